@@ -1,0 +1,103 @@
+"""The Celery app: its queues, its safety settings, its timetable, and the worker's banner."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import os
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_ready
+from kombu import Queue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
+
+app = Celery("scribes")
+app.autodiscover_tasks()
+logger = logging.getLogger("scribes.worker")
+
+
+def configuration() -> dict[str, Any]:
+    """Celery's settings. Read late, so that importing this module loads no Django settings."""
+    from django.conf import settings
+
+    return {
+        # kombu's name for redis-py's unix:// is redis+socket://
+        "broker_url": settings.REDIS_URL.replace("unix://", "redis+socket://", 1),
+        "broker_transport_options": {
+            "global_keyprefix": settings.REDIS_KEY_PREFIX,
+            # Above twice the time limit, or a message is delivered again while it is worked on.
+            "visibility_timeout": 3 * settings.TASK_TIME_LIMIT,
+            # Look for unacknowledged messages every 10 s, not at each tenth time.
+            "unacked_restore_throttle": 1,
+            # kombu waits for ever by default; a half-open connection would hang a request.
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        "broker_pool_limit": settings.REDIS_MAX_CONNECTIONS,
+        "broker_pool_acquire_timeout": 2,
+        "broker_connection_timeout": 3,
+        "broker_connection_retry_on_startup": True,
+        # A worker waits for the broker as long as it takes; by default it gives up after 100.
+        "broker_connection_max_retries": None,
+        # A message is a hint and the row is the truth: the reconciler repeats what gets lost, so
+        # a request need not wait for a second attempt.
+        "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_max": 0.2},
+        # Nothing reads results; job rows keep them.
+        "task_ignore_result": True,
+        # Without results there is nothing for beat's daily clean-up task to do.
+        "result_expires": None,
+        # JSON only: a message can hold data, never code.
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        # A message goes back to the queue if its process dies; how often is for the rows to say.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_acks_on_failure": True,
+        "task_acks_on_timeout": True,
+        # With late acknowledgement: one message for each process and none held back.
+        "worker_prefetch_multiplier": 1,
+        # No soft limit: it raises at any byte code, also inside a COMMIT.
+        "task_time_limit": settings.TASK_TIME_LIMIT,
+        # Leases make a second delivery harmless; cancelling would interrupt like a soft limit.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_concurrency": settings.WORKER_CONCURRENCY,
+        # A slow machine needs longer than the default 4 s to start a process.
+        "worker_proc_alive_timeout": 30,
+        # All queues are declared, so that a bare `celery -A scribes worker` serves every one.
+        "task_default_queue": "default",
+        "task_queues": [Queue(name) for name in ("default", "embeddings", "reminders")],
+        "task_create_missing_queues": False,
+        # For Flower.
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "enable_utc": True,
+        "timezone": "UTC",
+        "beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler",
+        "beat_schedule": {},
+    }
+
+
+app.add_defaults(configuration)
+
+
+@setup_logging.connect
+def log_as_django_does(**_: Any) -> None:
+    """One format on stdout for all processes, in place of Celery's own on stderr."""
+    from django.conf import settings
+
+    logging.config.dictConfig(settings.LOGGING)
+
+
+@worker_ready.connect
+def banner(sender: Any, **_: Any) -> None:
+    tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
+    logger.info("Worker %s is ready", sender.hostname)
+    logger.info("  broker:      %s", app.connection().as_uri())  # masks the password
+    logger.info("  concurrency: %s", sender.controller.concurrency)
+    logger.info("  time limit:  %s s a task", app.conf.task_time_limit)
+    logger.info("  queues:      %s", ", ".join(sorted(app.amqp.queues)))
+    logger.info("  tasks:       %s", ", ".join(tasks))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from jobs.models import BackgroundJob
+from jobs.runner import JOB_TYPES
+
+
+class JobSerializer(serializers.ModelSerializer[BackgroundJob]):
+    error_message = serializers.SerializerMethodField(help_text="null unless the job failed.")
+
+    class Meta:
+        model = BackgroundJob
+        fields = (
+            "job_id",
+            "job_type",
+            "status",
+            "progress_percent",
+            "total_items",
+            "processed_items",
+            "failed_items",
+            "skipped_items",
+            "created_at",
+            "started_at",
+            "completed_at",
+            "result_data",
+            "error_message",
+        )
+        read_only_fields = fields
+
+    def get_error_message(self, job: BackgroundJob) -> str | None:
+        return job.error_message or None
+
+
+class JobStatusSerializer(serializers.ModelSerializer[BackgroundJob]):
+    sentence = serializers.SerializerMethodField(help_text="For people to read.")
+
+    class Meta:
+        model = BackgroundJob
+        fields = ("job_id", "status", "progress_percent", "sentence")
+        read_only_fields = fields
+
+    def get_sentence(self, job: BackgroundJob) -> str:
+        return sentence(job)
+
+
+def sentence(job: BackgroundJob) -> str:
+    """How the job stands, in one sentence."""
+    items = JOB_TYPES[job.job_type].items if job.job_type in JOB_TYPES else "items"
+    count = f"{job.done_items} of {job.total_items} {items} done, {job.failed_items} failed"
+    return {
+        BackgroundJob.Status.QUEUED: "The job is waiting for a worker.",
+        BackgroundJob.Status.RUNNING: f"The job is running: {count}.",
+        BackgroundJob.Status.COMPLETED: f"The job is complete: {count}.",
+        BackgroundJob.Status.FAILED: f"The job failed: {job.error_message} ({count}).",
+        BackgroundJob.Status.CANCELLED: f"The job was cancelled: {count}.",
+    }[BackgroundJob.Status(job.status)]
+
+
+class JobQuery(serializers.Serializer[Any]):
+    """The filters of the list."""
+
+    status = serializers.ChoiceField(choices=BackgroundJob.Status.choices, required=False)
+    job_type = serializers.CharField(max_length=64, required=False)
+
+    def validate_job_type(self, name: str) -> str:
+        if name not in JOB_TYPES:
+            raise serializers.ValidationError(f"Known job types: {', '.join(JOB_TYPES)}.")
+        return name

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class NotesConfig(AppConfig):
+    name = "notes"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Tell jobs, which knows nothing of notes, how notes are worked on."""
+        from jobs.runner import register
+        from notes.indexing import EmbeddingRegeneration
+
+        register(EmbeddingRegeneration())

@@ -1,0 +1,126 @@
+"""Notes -> passages -> vectors -> rows, and the background job that does it for all notes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from django.db.models import Q
+
+from jobs.models import BackgroundJob
+from notes import embedding, passages
+from notes.models import Note, Passage
+from scribes.models import User
+
+# Of the tokens that fit a passage, at most this part goes to the note's context line.
+CONTEXT_SHARE = 0.25
+# The model's marks for begin and end, and the line break after the context.
+MARKS = 2
+
+
+class EmbeddedNote(NamedTuple):
+    note: Note
+    spans: list[passages.Span]
+    vectors: embedding.Vectors
+    """float32 [len(spans), dimension]"""
+
+
+class EmbeddingRegeneration:
+    """Job type: embeds all notes of a user anew. An item is a note.
+
+    Skipped: notes that are blank, that were deleted meanwhile, or whose text changed between
+    reading and writing.
+    """
+
+    name = "embedding_regeneration"
+    items = "notes"
+    queue = "embeddings"
+
+    def plan(self, user: User, parameters: dict[str, Any]) -> Sequence[int]:
+        return list(Note.objects.for_user(user).order_by("pk").values_list("pk", flat=True))
+
+    def compute(self, item_ids: Sequence[int]) -> list[EmbeddedNote]:
+        return embed_notes(list(Note.objects.filter(pk__in=item_ids).order_by("pk")))
+
+    def save(self, results: list[EmbeddedNote]) -> int:
+        return save_embedded(results)
+
+    def summary(self, job: BackgroundJob) -> dict[str, Any]:
+        return {
+            "model": embedding.model_version(),
+            "embedded_notes": job.processed_items,
+            "skipped_notes": job.skipped_items,
+            "failed_notes": job.failed_items,
+        }
+
+
+def embed_notes(notes: list[Note]) -> list[EmbeddedNote]:
+    """All passages of all notes in one call of the model; a blank note has none."""
+    spans = [_spans(note) for note in notes]
+    texts = [
+        passage_text(note, span) for note, own in zip(notes, spans, strict=True) for span in own
+    ]
+    vectors = embedding.embed(texts)
+    embedded, start = [], 0
+    for note, own in zip(notes, spans, strict=True):
+        embedded.append(EmbeddedNote(note, own, vectors[start : start + len(own)]))
+        start += len(own)
+    return embedded
+
+
+def _spans(note: Note) -> list[passages.Span]:
+    room = embedding.max_tokens() - MARKS - len(embedding.token_offsets(_context(note)))
+    return passages.split(note.content, room, embedding.token_offsets)
+
+
+def passage_text(note: Note, span: passages.Span) -> str:
+    """What is embedded of a passage: the note's context line, then the passage itself."""
+    return f"{_context(note)}\n{note.content[span.start : span.end]}"
+
+
+def _context(note: Note) -> str:
+    """The note's context line, cut where it would take too much of the passages' room."""
+    limit = int(embedding.max_tokens() * CONTEXT_SHARE)
+    offsets = embedding.token_offsets(note.context)
+    return note.context[: offsets[limit][0]] if len(offsets) > limit else note.context
+
+
+def save_embedded(embedded: list[EmbeddedNote]) -> int:
+    """Replace the passages of these notes, in the caller's transaction; how many notes that were.
+
+    A note that was edited or deleted since it was read keeps what it has: vectors of an old text
+    never replace those of a newer one. The lock holds edits off until the transaction ends.
+    """
+    wanted = Q()
+    for result in embedded:
+        if result.spans:
+            wanted |= Q(pk=result.note.pk, text_hash=result.note.text_hash)
+    if not wanted:
+        return 0
+    unchanged = set(
+        Note.objects.select_for_update(no_key=True)
+        .filter(wanted)
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+    model = embedding.model_version()
+    Passage.objects.filter(note__in=unchanged, model=model).delete()
+    rows = [row for result in embedded for row in _rows(result, model)]
+    Passage.objects.bulk_create(row for row in rows if row.note_id in unchanged)
+    return len(unchanged)
+
+
+def _rows(result: EmbeddedNote, model: str) -> list[Passage]:
+    return [
+        Passage(
+            note=result.note,
+            user_id=result.note.user_id,
+            ordinal=ordinal,
+            char_start=span.start,
+            char_end=span.end,
+            text_hash=result.note.text_hash,
+            model=model,
+            vector=vector,
+        )
+        for ordinal, (span, vector) in enumerate(zip(result.spans, result.vectors, strict=True))
+    ]

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from notes import views
+
+urlpatterns = [
+    path("notes", views.NoteList.as_view(), name="note-list"),
+    path("notes/<int:pk>", views.NoteDetail.as_view(), name="note-detail"),
+    path(
+        "semantic/regenerate-embeddings",
+        views.RegenerateEmbeddings.as_view(),
+        name="regenerate-embeddings",
+    ),
+    path("semantic/search", views.Search.as_view(), name="semantic-search"),
+    path("semantic/status", views.Status.as_view(), name="semantic-status"),
+]

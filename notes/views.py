@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from django.db.models import QuerySet
+from django.urls import reverse
+from drf_spectacular.utils import extend_schema
+from rest_framework import generics
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.views import APIView
+
+from jobs.runner import enqueue
+from notes import search
+from notes.indexing import EmbeddingRegeneration
+from notes.models import Note
+from notes.serializers import (
+    Accepted,
+    Coverage,
+    NoteSerializer,
+    SearchQuery,
+    SearchResults,
+)
+from scribes.api import NamedPage
+
+
+class NotePage(NamedPage):
+    name = "notes"
+
+
+class OwnNotes(generics.GenericAPIView[Note]):
+    """Somebody else's note is as missing as one that never was: 404."""
+
+    queryset = Note.objects.all()
+    serializer_class = NoteSerializer
+
+    def get_queryset(self) -> QuerySet[Note]:
+        return Note.objects.for_user(self.request.user)  # type: ignore[arg-type]
+
+
+class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
+    """Your notes, the one edited last first."""
+
+    pagination_class = NotePage
+
+    def perform_create(self, serializer: BaseSerializer[Note]) -> None:
+        serializer.save(user=self.request.user)
+
+
+class NoteDetail(OwnNotes, generics.RetrieveUpdateDestroyAPIView[Note]):
+    http_method_names = ["get", "patch", "delete", "head", "options"]
+
+
+class RegenerateEmbeddings(APIView):
+    @extend_schema(request=None, responses={202: Accepted})
+    def post(self, request: Request) -> Response:
+        """Embed all your notes anew, in the background. While that runs, this answers with it."""
+        job, is_new = enqueue(request.user, EmbeddingRegeneration.name, {})  # type: ignore[arg-type]
+        message = "has been queued" if is_new else "is already under way"
+        return Response(
+            {
+                "message": f"Embedding regeneration {message}; follow it at /jobs/{job.job_id}.",
+                "status": job.status,
+                "task_id": job.job_id,
+            },
+            status=202,
+            headers={"Location": reverse("job-detail", args=[job.job_id])},
+        )
+
+
+class Search(APIView):
+    @extend_schema(request=SearchQuery, responses=SearchResults)
+    def post(self, request: Request) -> Response:
+        """Your notes nearest in meaning to the query, each with the passage that matched best."""
+        query = SearchQuery(data=request.data)
+        query.is_valid(raise_exception=True)
+        found = search.by_meaning(request.user, **query.validated_data)  # type: ignore[arg-type]
+        return Response(SearchResults({"results": found}).data)
+
+
+class Status(APIView):
+    @extend_schema(responses=Coverage)
+    def get(self, request: Request) -> Response:
+        """How many of your notes can be found by meaning."""
+        return Response(Coverage(search.coverage(request.user)).data)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Reminders that belong to notes. The top floor: it may import notes, jobs and scribes."""

@@ -1,0 +1,199 @@
+"""What all endpoints share: strict input, one form of error, pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import IO, Any, ClassVar
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework import exceptions, serializers, views
+from rest_framework.pagination import BasePagination
+from rest_framework.parsers import JSONParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.settings import api_settings
+
+# --- Input ----------------------------------------------------------------------------------
+
+
+def parse_json(body: bytes) -> Any:
+    """The value of a JSON text in UTF-8 that PostgreSQL can store.
+
+    Raises ParseError (400) for anything malformed or nested too deeply, for NaN and Infinity,
+    and for the two kinds of text that PostgreSQL refuses: NUL, and halves of surrogate pairs.
+    """
+    try:
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        _check_storable(value)
+    except RecursionError:
+        raise exceptions.ParseError("The JSON is nested too deeply.") from None
+    except ValueError as error:
+        raise exceptions.ParseError(f"The body is not valid JSON: {error}") from None
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_storable(value: Any) -> None:
+    for text in _texts(value):
+        if "\0" in text:
+            raise ValueError("it contains a NUL character")
+        text.encode()  # a lone surrogate raises UnicodeEncodeError, a ValueError
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+class StrictJSONParser(JSONParser):
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Any = None,
+    ) -> Any:
+        return parse_json(stream.read())
+
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+def refuse_unreadable_bodies(get_response: GetResponse) -> GetResponse:
+    """Middleware: bodies that are too large, and bad JSON to the accounts' views.
+
+    Those views (django-allauth) are no REST framework views, so StrictJSONParser does not
+    protect them.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
+            return problem(413, f"The body is larger than {limit:,} bytes.")
+        if request.path.startswith("/auth/") and request.body:
+            try:
+                parse_json(request.body)
+            except exceptions.ParseError as error:
+                return problem(400, str(error.detail))
+        return get_response(request)
+
+    return middleware
+
+
+# --- Errors ---------------------------------------------------------------------------------
+
+
+def problem_body(status: int, detail: str, errors: list[dict[str, str]]) -> dict[str, Any]:
+    """One form for every error: RFC 9457, with `errors` in the form of django-allauth's."""
+    title = HTTPStatus(status).phrase
+    return {"title": title, "status": status, "detail": detail, "errors": errors}
+
+
+def problem(status: int, detail: str) -> HttpResponse:
+    body = problem_body(status, detail, [])
+    return JsonResponse(body, status=status, content_type="application/problem+json")
+
+
+def problem_handler(exception: Exception, context: dict[str, Any]) -> Response | None:
+    """REST framework's exception handler; None, for what is not a client's error, is a 500."""
+    response = views.exception_handler(exception, context)
+    if response is not None:
+        errors = list(_errors(response.data))
+        detail = "; ".join(_sentence(error) for error in errors)
+        response.data = problem_body(response.status_code, detail, errors)
+    return response
+
+
+def _errors(data: Any, param: str = "") -> Iterator[dict[str, str]]:
+    """Flatten REST framework's nested messages: {"tags": {1: ["…"]}} has the param tags.1."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            ours = key in ("detail", api_settings.NON_FIELD_ERRORS_KEY)
+            yield from _errors(value, param if ours else f"{param}.{key}".lstrip("."))
+    elif isinstance(data, list):
+        for value in data:
+            yield from _errors(value, param)
+    else:
+        error = {"message": str(data), "code": getattr(data, "code", "invalid")}
+        yield error | ({"param": param} if param else {})
+
+
+def _sentence(error: dict[str, str]) -> str:
+    return f"{error['param']}: {error['message']}" if "param" in error else error["message"]
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return problem(400, "The request is malformed.")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return problem(404, f"There is nothing at {request.path}.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return problem(500, "Something went wrong here; it has been logged.")
+
+
+# --- Pages ----------------------------------------------------------------------------------
+
+
+class PageQuery(serializers.Serializer[Any]):
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
+    offset = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
+
+
+class NamedPage(BasePagination):
+    """`?limit=&offset=`, answered as {<name>: [...], "total": N}; wrong numbers are a 400."""
+
+    name: ClassVar[str]
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
+        query = PageQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        start, limit = query.validated_data["offset"], query.validated_data["limit"]
+        self.total = queryset.count()
+        return list(queryset[start : start + limit])
+
+    def get_paginated_response(self, data: Any) -> Response:
+        return Response({self.name: data, "total": self.total})
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        properties = {
+            self.name: schema,
+            "total": {"type": "integer", "description": "On all pages together."},
+        }
+        return {"type": "object", "required": list(properties), "properties": properties}
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        number = {"in": "query", "required": False}
+        return [
+            number | {"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
+            number | {"name": "offset", "schema": {"type": "integer", "minimum": 0}},
+        ]
+
+
+# --- Documentation --------------------------------------------------------------------------
+
+
+class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Tells the OpenAPI document what `Authorization: Bearer {access_token}` is."""
+
+    target_class = "allauth.headless.contrib.rest_framework.authentication.JWTTokenAuthentication"
+    name = "bearer"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from scribes import embedded
+
+
+class Command(BaseCommand):
+    help = (
+        "Run COMMAND with PostgreSQL and Valkey of this checkout's own, and stop both after it. "
+        "A server that DATABASE_URL or REDIS_URL names is used instead, and none is started."
+    )
+    # The checks may want a database, which is not there yet.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …")
+
+    def handle(self, *args: Any, command: list[str], **options: Any) -> None:
+        if not command or not shutil.which(command[0]):
+            raise CommandError("Say which command to run, as in: manage.py embedded bash")
+        # Until the command runs, SIGTERM must unwind the with block: no server is left behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            with embedded.running(
+                settings.DATA_DIR,
+                postgres=not settings.DATABASE_URL_IS_SET,
+                valkey=not settings.REDIS_URL_IS_SET,
+            ):
+                status = run(command)
+        except (embedded.AlreadyRunning, embedded.ServerFailed) as error:
+            raise CommandError(str(error)) from error
+        sys.exit(status)
+
+
+def run(command: list[str]) -> int:
+    """Run the command with both URLs in its environment; its exit status, as a shell gives it.
+
+    Ctrl-C reaches the command from the terminal, so it is ignored here; SIGTERM is passed on.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    child = subprocess.Popen(command, env=os.environ | urls())
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def urls() -> dict[str, str]:
+    """What is set stays; the settings already hold the sockets' addresses for the rest."""
+    own = {
+        "DATABASE_URL": embedded.database_url(settings.DATA_DIR),
+        "REDIS_URL": embedded.redis_url(settings.DATA_DIR),
+    }
+    return own | {name: os.environ[name] for name in own if name in os.environ}

@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from scribes.models import User
+
+
+class UserSerializer(serializers.ModelSerializer[User]):
+    class Meta:
+        model = User
+        fields = ("id", "email", "time_zone")
+        read_only_fields = ("email",)

