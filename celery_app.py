@@ -69,7 +69,11 @@ def configuration() -> dict[str, Any]:
         "worker_proc_alive_timeout": 30,
         # All queues are declared, so that a bare `celery -A scribes worker` serves every one.
         "task_default_queue": "default",
-        "task_queues": [Queue(name) for name in ("default", "embeddings", "reminders")],
+        "task_queues": [
+            # Without a routing key of its own a queue gets the default queue's messages, too.
+            Queue(name, routing_key=name)
+            for name in ("default", "embeddings", "reminders")
+        ],
         "task_create_missing_queues": False,
         # For Flower.
         "worker_send_task_events": True,

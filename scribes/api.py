@@ -1,73 +1,25 @@
-"""What all endpoints share: strict input, one form of error, pages."""
+"""What all endpoints share: limits on input, one form of error, pages."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from rest_framework import exceptions, serializers, views
+from rest_framework import serializers, views
+from rest_framework.exceptions import ParseError
 from rest_framework.pagination import BasePagination
-from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from scribes.json_input import parse_json
+
 # --- Input ----------------------------------------------------------------------------------
-
-
-def parse_json(body: bytes) -> Any:
-    """The value of a JSON text in UTF-8 that PostgreSQL can store.
-
-    Raises ParseError (400) for anything malformed or nested too deeply, for NaN and Infinity,
-    and for the two kinds of text that PostgreSQL refuses: NUL, and halves of surrogate pairs.
-    """
-    try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant)
-        _check_storable(value)
-    except RecursionError:
-        raise exceptions.ParseError("The JSON is nested too deeply.") from None
-    except ValueError as error:
-        raise exceptions.ParseError(f"The body is not valid JSON: {error}") from None
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _check_storable(value: Any) -> None:
-    for text in _texts(value):
-        if "\0" in text:
-            raise ValueError("it contains a NUL character")
-        text.encode()  # a lone surrogate raises UnicodeEncodeError, a ValueError
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-
-
-class StrictJSONParser(JSONParser):
-    def parse(
-        self,
-        stream: IO[Any],
-        media_type: str | None = None,
-        parser_context: Any = None,
-    ) -> Any:
-        return parse_json(stream.read())
 
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -87,7 +39,7 @@ def refuse_unreadable_bodies(get_response: GetResponse) -> GetResponse:
         if request.path.startswith("/auth/") and request.body:
             try:
                 parse_json(request.body)
-            except exceptions.ParseError as error:
+            except ParseError as error:
                 return problem(400, str(error.detail))
         return get_response(request)
 

@@ -71,8 +71,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The tokenizer's own threads do not survive a fork; the worker's processes are the parallelism.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# --- Flower ---------------------------------------------------------------------------------
+# --- Ports and Flower ------------------------------------------------------------------------
 
+# Of `make run`. The Procfile's web process takes the port that its runner gives it.
+WEB_PORT = env.int("WEB_PORT", default=8000)
 FLOWER_ADDRESS = env.str("FLOWER_ADDRESS", default="127.0.0.1")
 FLOWER_PORT = env.int("FLOWER_PORT", default=5555)
 FLOWER_BASIC_AUTH = env.str("FLOWER_BASIC_AUTH", default="") or "scribes:" + secret(
@@ -174,7 +176,7 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["scribes.api.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["scribes.json_input.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",

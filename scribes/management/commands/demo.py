@@ -1,0 +1,196 @@
+"""A tour over HTTP: it knows the API and nothing of the code behind it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import pythonbible
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, track
+
+from scribes import processes
+from scribes.processes import Addresses
+from scribes.secret_files import secret
+
+EMAIL = "demo@example.com"
+START_TIMEOUT_SECONDS = 60
+JOB_TIMEOUT_SECONDS = 600
+POLL_SECONDS = 0.2
+QUESTIONS = (
+    "Who looks after me like a shepherd after his sheep?",
+    "How can I be made clean again after a great sin?",
+    "What do the stars and the night sky tell about God?",
+)
+
+
+class Command(BaseCommand):
+    help = "Run everything, embed the 150 Psalms as notes, search them by meaning, and stop."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        console = Console()
+        processes.prepare()
+        try:
+            with running_scribes(console) as api:
+                tour(api, console)
+        except ApiError as error:
+            raise CommandError(f"{error}\nThe processes' output is in {log_path()}.") from error
+        console.print("Everything is stopped. [bold]make run[/] leaves it running.")
+
+
+@contextmanager
+def running_scribes(console: Console) -> Iterator[Api]:
+    """Web, worker, beat and Flower on free ports, for the length of a with block."""
+    addresses = Addresses(free_port(), free_port())
+    command, environment = processes.honcho(addresses)
+    with log_path().open("w") as log:
+        runner = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        api = Api(addresses.web)
+        with console.status("Starting web, worker, beat and Flower"):
+            api.wait(runner)
+        console.print(f"Running: API {addresses.web} · Flower {addresses.flower}")
+        yield api
+    finally:
+        runner.terminate()
+        runner.wait()
+
+
+def log_path() -> Any:
+    return settings.DATA_DIR / "demo.log"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class ApiError(Exception):
+    """The API answered with an error, or not at all."""
+
+
+class Api:
+    """JSON over HTTP, with a bearer token once there is one."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.token = ""
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The decoded answer. Raises ApiError."""
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310 our own web process
+            self.base + path, data, headers, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise ApiError(f"{method} {path}: {error.code} {error.read().decode()}") from error
+        except OSError as error:
+            raise ApiError(f"{method} {path}: {error}") from error
+
+    def wait(self, runner: subprocess.Popen[bytes]) -> None:
+        """Until the first answer. Raises ApiError when the processes have ended or take too long."""
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while True:
+            try:
+                self.call("GET", "/")
+                return
+            except ApiError:
+                if runner.poll() is not None or time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
+
+    def sign_in(self, email: str, password: str) -> None:
+        """Sign up, or sign in where the account is there already; keep the token."""
+        account = {"email": email, "password": password}
+        try:
+            answer = self.call("POST", "/auth/app/v1/auth/signup", account)
+        except ApiError:
+            answer = self.call("POST", "/auth/app/v1/auth/login", account)
+        self.token = answer["meta"]["access_token"]
+
+
+# --- The tour -------------------------------------------------------------------------------
+
+
+def tour(api: Api, console: Console) -> None:
+    api.sign_in(EMAIL, secret(settings.DATA_DIR, "demo-password"))
+    import_psalms(api, console)
+    job = regenerate(api, console)
+    seconds = elapsed(job["started_at"], job["completed_at"])
+    rate = job["processed_items"] / seconds
+    console.print(f"Embedded {job['processed_items']} notes in {seconds:.1f} s: {rate:.1f} notes/s")
+    for question in QUESTIONS:
+        ask(api, console, question)
+
+
+def import_psalms(api: Api, console: Console) -> None:
+    if api.call("GET", "/notes?limit=1")["total"]:
+        console.print("The Psalms are there already, from the last time.")
+        return
+    for number in track(range(1, 151), "Importing the 150 Psalms", console=console):
+        api.call("POST", "/notes", psalm(number))
+
+
+def psalm(number: int) -> dict[str, Any]:
+    """One psalm of the King James Bible as a note, a verse a line."""
+    book = pythonbible.Book.PSALMS
+    verses = range(1, pythonbible.get_number_of_verses(book, number) + 1)
+    text = (
+        pythonbible.get_verse_text(
+            pythonbible.get_verse_id(book, number, verse), version=pythonbible.Version.KING_JAMES
+        )
+        for verse in verses
+    )
+    # Square brackets mark the words that the translators added.
+    content = "\n".join(text).replace("[", "").replace("]", "")
+    title = f"Psalm {number}"
+    return {"title": title, "content": content, "tags": ["psalms"], "scripture_refs": title}
+
+
+def regenerate(api: Api, console: Console) -> dict[str, Any]:
+    """Start the job and follow it to its end; the job as it then is. Raises ApiError."""
+    job_id = api.call("POST", "/semantic/regenerate-embeddings")["task_id"]
+    deadline = time.monotonic() + JOB_TIMEOUT_SECONDS
+    with Progress(console=console) as progress:
+        bar = progress.add_task("Regenerating embeddings", total=100)
+        while time.monotonic() < deadline:
+            job: dict[str, Any] = api.call("GET", f"/jobs/{job_id}")
+            progress.update(bar, completed=job["progress_percent"])
+            if job["status"] == "completed":
+                return job
+            if job["completed_at"]:
+                break
+            time.sleep(POLL_SECONDS)
+    raise ApiError(f"The job did not complete: {job}")
+
+
+def elapsed(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def ask(api: Api, console: Console, question: str) -> None:
+    found = api.call("POST", "/semantic/search", {"query": question, "limit": 2})["results"]
+    console.print(f"\n[bold]{escape(question)}[/]")
+    for result in found:
+        note, passage = result["note"], result["passage"]["text"].replace("\n", " ")
+        excerpt = passage[:200] + ("…" if len(passage) > 200 else "")
+        score = result["similarity_score"]
+        console.print(f"  {score:.2f}  [cyan]{escape(note['title'])}[/]  {escape(excerpt)}")

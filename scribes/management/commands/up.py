@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from scribes import processes
+from scribes.models import User
+from scribes.processes import ADMIN_EMAIL, Addresses
+
+
+class Command(BaseCommand):
+    help = "Migrate, say where everything is, and run the Procfile until Ctrl-C."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        addresses = Addresses(settings.WEB_PORT, settings.FLOWER_PORT)
+        processes.prepare()
+        self.stdout.write(welcome(addresses))
+        self.stdout.flush()
+        command, environment = processes.honcho(addresses)
+        os.execve(command[0], command, environment)  # noqa: S606 Ctrl-C must reach it directly
+
+
+def welcome(addresses: Addresses) -> str:
+    flower_user, _, flower_password = settings.FLOWER_BASIC_AUTH.partition(":")
+    return f"""
+Scribes is starting. Ctrl-C stops everything.
+
+  API      {addresses.web}          documentation: {addresses.web}/docs
+  Admin    {addresses.web}/admin/   {admin_sign_in()}
+  Flower   {addresses.flower}          sign in: {flower_user} / {flower_password}
+"""
+
+
+def admin_sign_in() -> str:
+    """Only of the administrator that Scribes made; others know their own password."""
+    admin = User.objects.filter(email=ADMIN_EMAIL).first()
+    if admin and admin.check_password(processes.admin_password()):
+        return f"sign in: {ADMIN_EMAIL} / {processes.admin_password()}"
+    return "sign in with your administrator's account (another: manage.py createsuperuser)"

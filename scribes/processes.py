@@ -1,0 +1,52 @@
+"""The processes of the Procfile on one machine: what they need first, and how they are started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from django.conf import settings
+from django.core.management import call_command
+
+from scribes.models import User
+from scribes.secret_files import secret
+
+ADMIN_EMAIL = "admin@example.com"
+
+
+class Addresses(NamedTuple):
+    web_port: int
+    flower_port: int
+
+    @property
+    def web(self) -> str:
+        return f"http://localhost:{self.web_port}"
+
+    @property
+    def flower(self) -> str:
+        return f"http://localhost:{self.flower_port}"
+
+
+def prepare() -> None:
+    """Bring the database up to date, and make an administrator where there is none yet."""
+    call_command("migrate", verbosity=0)
+    if not User.objects.filter(is_superuser=True).exists():
+        User.objects.create_superuser(ADMIN_EMAIL, admin_password())
+
+
+def admin_password() -> str:
+    return secret(settings.DATA_DIR, "admin-password")
+
+
+def honcho(addresses: Addresses) -> tuple[list[str], dict[str, str]]:
+    """The command that runs the whole Procfile, and its environment."""
+    programs = Path(sys.executable).parent  # gunicorn and celery of this virtual environment
+    environment = os.environ | {
+        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
+        "FLOWER_PORT": str(addresses.flower_port),
+    }
+    folder = str(settings.BASE_DIR)
+    command = [sys.executable, "-m", "honcho", "-d", folder, "start", "-p", str(addresses.web_port)]
+    return command, environment
