@@ -117,8 +117,16 @@ def plan(job_id: UUID) -> None:
     """queued -> running: list all items once, as batches, and publish the first of them.
 
     The ids are written down before the work starts, because paging over rows that are being
-    changed skips some of them.
+    changed skips some of them. A job that cannot be planned fails, with the reason.
     """
+    try:
+        _plan(job_id)
+    except Exception as error:
+        logger.exception("Job %s could not be planned", job_id)
+        BackgroundJob(pk=job_id).fail(f"Planning failed: {type(error).__name__}: {error}")
+
+
+def _plan(job_id: UUID) -> None:
     with transaction.atomic():
         queued = BackgroundJob.objects.select_for_update(no_key=True).select_related("user")
         job = queued.filter(pk=job_id, status=BackgroundJob.Status.QUEUED).first()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from django.conf import settings
 from tokenizers import Tokenizer
 
-from notes.passages import Offsets
+from notes.passages import Token
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -62,7 +62,9 @@ def _model() -> SentenceTransformer:
     try:
         import torch
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         # The worker's processes share the cores; more threads would only get in their way.
         torch.set_num_threads(max(1, torch.get_num_threads() // settings.WORKER_CONCURRENCY))
         return SentenceTransformer(str(model_path()), device="cpu")
@@ -114,10 +116,11 @@ def _config(name: str) -> dict[str, Any]:
     return config
 
 
-def token_offsets(text: str) -> Offsets:
-    """Where the model's tokens stand in the text; the marks for begin and end are not among them."""
-    offsets: Offsets = _tokenizer().encode(text, add_special_tokens=False).offsets
-    return offsets
+def tokenize(text: str) -> list[Token]:
+    """The model's tokens of a text; the marks for begin and end are not among them."""
+    encoded = _tokenizer().encode(text, add_special_tokens=False)
+    starts = (start for start, _ in encoded.offsets)
+    return list(map(Token, starts, encoded.word_ids))
 
 
 @cache

@@ -14,7 +14,7 @@ from scribes.models import User
 
 # Of the tokens that fit a passage, at most this part goes to the note's context line.
 CONTEXT_SHARE = 0.25
-# The model's marks for begin and end, and the line break after the context.
+# The model's marks for begin and end.
 MARKS = 2
 
 
@@ -69,8 +69,8 @@ def embed_notes(notes: list[Note]) -> list[EmbeddedNote]:
 
 
 def _spans(note: Note) -> list[passages.Span]:
-    room = embedding.max_tokens() - MARKS - len(embedding.token_offsets(_context(note)))
-    return passages.split(note.content, room, embedding.token_offsets)
+    room = embedding.max_tokens() - MARKS - len(embedding.tokenize(_context(note)))
+    return passages.split(note.content, room, embedding.tokenize)
 
 
 def passage_text(note: Note, span: passages.Span) -> str:
@@ -81,8 +81,8 @@ def passage_text(note: Note, span: passages.Span) -> str:
 def _context(note: Note) -> str:
     """The note's context line, cut where it would take too much of the passages' room."""
     limit = int(embedding.max_tokens() * CONTEXT_SHARE)
-    offsets = embedding.token_offsets(note.context)
-    return note.context[: offsets[limit][0]] if len(offsets) > limit else note.context
+    tokens = embedding.tokenize(note.context)
+    return note.context[: tokens[limit].start] if len(tokens) > limit else note.context
 
 
 def save_embedded(embedded: list[EmbeddedNote]) -> int:

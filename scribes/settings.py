@@ -37,17 +37,18 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 # --- PostgreSQL and Redis -------------------------------------------------------------------
 
 # Which of the two the environment names; `manage.py embedded` starts the others.
-DATABASE_URL_IS_SET = "DATABASE_URL" in os.environ
-REDIS_URL_IS_SET = "REDIS_URL" in os.environ
+DATABASE_URL_IS_SET = bool(env.str("DATABASE_URL", default=""))
+REDIS_URL_IS_SET = bool(env.str("REDIS_URL", default=""))
 
+DATABASE_URL = env.str("DATABASE_URL", default="") or embedded.database_url(DATA_DIR)
 DATABASES = {
     "default": {
-        **env.db_url("DATABASE_URL", default=embedded.database_url(DATA_DIR)),
+        **env.db_url_config(DATABASE_URL),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
     }
 }
-REDIS_URL = env.str("REDIS_URL", default=embedded.redis_url(DATA_DIR))
+REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(DATA_DIR)
 REDIS_MAX_CONNECTIONS = env.int("REDIS_MAX_CONNECTIONS", default=10)
 # Before every key in Redis, so that a second project on the same server is never met.
 REDIS_KEY_PREFIX = env.str("REDIS_KEY_PREFIX", default="scribes:")
@@ -181,6 +182,7 @@ REST_FRAMEWORK = {
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",
     ],
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "scribes.api.problem_handler",
 }
@@ -215,5 +217,6 @@ LOGGING = {
         # Celery's own line for every received and finished task says nothing that ours do not.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        "sentence_transformers": {"level": "WARNING"},
     },
 }

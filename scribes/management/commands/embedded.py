@@ -49,7 +49,8 @@ def run(command: list[str]) -> int:
     Ctrl-C reaches the command from the terminal, so it is ignored here; SIGTERM is passed on.
     """
     signal.signal(signal.SIGINT, lambda *_: None)
-    child = subprocess.Popen(command, env=os.environ | urls())
+    urls = {"DATABASE_URL": settings.DATABASE_URL, "REDIS_URL": settings.REDIS_URL}
+    child = subprocess.Popen(command, env=os.environ | urls)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         child.send_signal(number)
@@ -57,12 +58,3 @@ def run(command: list[str]) -> int:
     signal.signal(signal.SIGTERM, pass_on)
     status = child.wait()
     return status if status >= 0 else 128 - status
-
-
-def urls() -> dict[str, str]:
-    """What is set stays; the settings already hold the sockets' addresses for the rest."""
-    own = {
-        "DATABASE_URL": embedded.database_url(settings.DATA_DIR),
-        "REDIS_URL": embedded.redis_url(settings.DATA_DIR),
-    }
-    return own | {name: os.environ[name] for name in own if name in os.environ}

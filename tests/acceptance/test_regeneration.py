@@ -1,0 +1,121 @@
+"""The main job as a user sees it: over HTTP, with a real web process and real workers."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from notes.embedding import model_path
+from notes.indexing import passage_text
+from notes.models import Note, Passage
+from notes.passages import Span
+from scribes.management.commands.demo import psalm
+from tests.conftest import Web, worker_process
+from tests.processes import Process, eventually
+
+
+@pytest.fixture
+def web(web: Web) -> Web:
+    web.sign_up("alice@example.com")
+    return web
+
+
+def import_psalms(web: Web, numbers: range = range(1, 151)) -> None:
+    for number in numbers:
+        assert web.post("/notes", json=psalm(number)).status_code == 201
+
+
+def follow(web: Web, job_id: str) -> list[dict[str, Any]]:
+    """The job at every look, until it ended."""
+    seen: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        seen.append(web.get(f"/jobs/{job_id}").json())
+        return seen[-1]["completed_at"] is not None
+
+    eventually(ended, timeout=120)
+    return seen
+
+
+@cache
+def reference_model() -> SentenceTransformer:
+    return SentenceTransformer(str(model_path()), device="cpu")
+
+
+def test_150_notes_go_from_0_over_67_to_100_percent(web: Web, worker: Process):
+    import_psalms(web)
+
+    answer = web.post("/semantic/regenerate-embeddings")
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "queued"
+    job_id = answer.json()["task_id"]
+    assert answer.headers["Location"] == f"/jobs/{job_id}"
+
+    seen = follow(web, job_id)
+    assert [percent for percent, _ in groupby(job["progress_percent"] for job in seen)] == [
+        *(0, 67, 100)
+    ]
+    job = seen[-1]
+    assert job["status"] == "completed"
+    assert job["job_type"] == "embedding_regeneration"
+    assert (job["total_items"], job["processed_items"], job["failed_items"]) == (150, 150, 0)
+    assert job["created_at"] <= job["started_at"] <= job["completed_at"]
+    assert job["result_data"]["embedded_notes"] == 150
+    assert job["error_message"] is None
+
+    assert_log_tells_the_story(worker.output, job_id)
+    assert_vectors_are_the_models(web)
+    assert_found_by_meaning(web)
+
+
+def assert_log_tells_the_story(log: str, job_id: str):
+    lines = (
+        f"Job {job_id}: Processing 150 notes",
+        f"Job {job_id}: 100/150 processed, 0 failed, 67% done",
+        f"Job {job_id}: 150/150 processed, 0 failed, 100% done",
+        f"Job {job_id}: complete, 150 succeeded, 0 failed",
+    )
+    positions = [log.find(line) for line in lines]
+    assert -1 not in positions, log
+    assert positions == sorted(positions)
+
+
+def assert_vectors_are_the_models(web: Web):
+    """Every passage's vector is what sentence-transformers makes of the passage's text."""
+    passages = list(Passage.objects.select_related("note"))
+    texts = [passage_text(p.note, Span(p.char_start, p.char_end)) for p in passages]
+    expected = reference_model().encode(texts, normalize_embeddings=True)
+    stored = np.array([p.vector for p in passages])
+    cosines = (expected * stored).sum(axis=1) / np.linalg.norm(stored, axis=1)
+    assert {p.note_id for p in passages} == set(Note.objects.values_list("pk", flat=True))
+    assert cosines.min() >= 0.9999
+    status = web.get("/semantic/status").json()
+    assert (status["coverage_percent"], status["dimension"]) == (100.0, 384)
+
+
+def assert_found_by_meaning(web: Web):
+    question = {"query": "The Lord looks after me like a shepherd, I lack nothing"}
+    found = web.post("/semantic/search", json=question).json()["results"]
+    assert found[0]["note"]["title"] == "Psalm 23"
+    assert found[0]["passage"]["text"].startswith("The LORD is my shepherd")
+
+
+def test_two_workers_share_one_job(web: Web, tmp_path: Path):
+    import_psalms(web, range(1, 41))
+    ten = {"JOB_BATCH_SIZE": "10"}
+    with (
+        worker_process(tmp_path, "first", **ten) as first,
+        worker_process(tmp_path, "second", **ten) as second,
+    ):
+        job_id = web.post("/semantic/regenerate-embeddings").json()["task_id"]
+        job = follow(web, job_id)[-1]
+    assert (job["status"], job["processed_items"]) == ("completed", 40)
+    for process in (first, second):
+        assert f"Job {job_id}: " in process.output
+        assert "/40 processed, 0 failed" in process.output

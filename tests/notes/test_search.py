@@ -1,0 +1,147 @@
+"""POST /semantic/search and GET /semantic/status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from rest_framework.test import APIClient
+from sentence_transformers import SentenceTransformer
+
+from notes.embedding import embed, model_path
+from notes.indexing import embed_notes, save_embedded
+from notes.models import Note, Passage
+from scribes.management.commands.demo import psalm
+from scribes.models import User
+
+PSALMS = (1, 8, 19, 22, 23, 51, 104, 121, 127, 133)
+
+
+def index(*notes: Note) -> None:
+    save_embedded(embed_notes(list(notes)))
+
+
+@pytest.fixture
+def psalms(alice: User) -> dict[int, Note]:
+    notes = {n: Note.objects.create(user=alice, **psalm(n)) for n in PSALMS}
+    index(*notes.values())
+    return notes
+
+
+def search(api: APIClient, query: str, **options) -> list[dict[str, Any]]:
+    response = api.post("/semantic/search", {"query": query} | options)
+    assert response.status_code == 200
+    results: list[dict[str, Any]] = response.json()["results"]
+    return results
+
+
+def titles(results: list[dict[str, Any]]) -> list[str]:
+    return [result["note"]["title"] for result in results]
+
+
+def test_finds_what_is_meant_and_shows_where_it_stands(api: APIClient, psalms: dict[int, Note]):
+    best = search(api, "Good it is when brothers live in peace with each other")[0]
+    assert best["note"]["id"] == psalms[133].pk
+    assert "content" not in best["note"]
+    passage, content = best["passage"], psalms[133].content
+    assert passage["text"] == content[passage["char_start"] : passage["char_end"]]
+    assert "dwell together in unity" in passage["text"]
+    assert 0.3 < best["similarity_score"] <= 1
+
+
+def test_equals_brute_force_over_all_passages(api: APIClient, psalms: dict[int, Note]):
+    query = "The heavens tell of God's glory"
+    vector = embed([query])[0]
+    best: dict[int, float] = {}
+    for passage in Passage.objects.all():
+        score = float(np.dot(vector, passage.vector))
+        best[passage.note_id] = max(score, best.get(passage.note_id, -1))
+    expected = sorted(best.items(), key=lambda item: -item[1])
+    found = search(api, query, min_similarity=-1, limit=100)
+    assert [result["note"]["id"] for result in found] == [note for note, _ in expected]
+    scores = [result["similarity_score"] for result in found]
+    assert scores == pytest.approx([score for _, score in expected], abs=1e-3)
+
+
+def test_pages_fit_together(api: APIClient, psalms: dict[int, Note]):
+    whole = titles(search(api, "praise", min_similarity=-1, limit=10))
+    pages = [titles(search(api, "praise", min_similarity=-1, limit=3, offset=n)) for n in (0, 3, 6)]
+    assert [title for page in pages for title in page] == whole[:9]
+    assert len(set(whole)) == len(PSALMS)
+
+
+def test_min_similarity_leaves_out_the_rest(api: APIClient, psalms: dict[int, Note]):
+    scores = [r["similarity_score"] for r in search(api, "The Lord is my shepherd", limit=10)]
+    limit = scores[1]
+    found = search(api, "The Lord is my shepherd", min_similarity=limit - 1e-6)
+    assert [result["similarity_score"] for result in found] == scores[:2]
+
+
+def test_never_finds_somebody_elses_notes(bobs_api: APIClient, psalms: dict[int, Note]):
+    assert search(bobs_api, "The Lord is my shepherd", min_similarity=-1) == []
+
+
+def test_never_finds_deleted_notes_nor_old_texts(api: APIClient, psalms: dict[int, Note]):
+    psalms[23].delete()
+    psalms[22].content = "Nothing of what it said."
+    psalms[22].save()
+    found = titles(search(api, "The Lord is my shepherd", min_similarity=-1, limit=100))
+    assert len(found) == len(PSALMS) - 2
+    assert not {"Psalm 22", "Psalm 23"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "query"),
+        ({"query": ""}, "query"),
+        ({"query": "  "}, "query"),
+        ({"query": "x" * 2001}, "query"),
+        ({"query": "\u0000"}, None),
+        ({"query": {"$ne": 1}}, "query"),
+        ({"query": "a", "limit": 0}, "limit"),
+        ({"query": "a", "limit": 101}, "limit"),
+        ({"query": "a", "offset": -1}, "offset"),
+        ({"query": "a", "min_similarity": 1.1}, "min_similarity"),
+        ({"query": "a", "min_similarity": "high"}, "min_similarity"),
+        ([], None),
+    ],
+)
+def test_refuses_wrong_queries(api: APIClient, body: Any, param: str | None):
+    response = api.post("/semantic/search", body)
+    assert response.status_code == 400
+    assert response.json()["errors"][0].get("param") == param
+
+
+def test_nobody_is_401(db: None):
+    assert APIClient().post("/semantic/search", {"query": "a"}).status_code == 401
+    assert APIClient().get("/semantic/status").status_code == 401
+
+
+def test_status_counts_what_can_be_found(api: APIClient, psalms: dict[int, Note], bob: User):
+    psalms[1].title = "Another title"
+    psalms[1].save()
+    Note.objects.create(user=bob, title="Not counted")
+    assert api.get("/semantic/status").json() == {
+        "total_notes": 10,
+        "notes_with_embeddings": 9,
+        "notes_without_embeddings": 1,
+        "coverage_percent": 90.0,
+        "model": "all-MiniLM-L6-v2",
+        "dimension": 384,
+    }
+
+
+def test_status_without_notes_is_full_coverage(api: APIClient):
+    assert api.get("/semantic/status").json()["coverage_percent"] == 100.0
+
+
+def test_embed_is_sentence_transformers():
+    texts = ["", "In the beginning", "was the Word " * 200, "λόγος"]
+    expected = SentenceTransformer(str(model_path()), device="cpu").encode(texts)
+    vectors = embed(texts)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (4, 384)
+    assert vectors == pytest.approx(expected, abs=1e-5)
+    assert embed([]).shape == (0, 384)

@@ -1,0 +1,94 @@
+"""Real processes for tests: started with the test database, awaited, and stopped again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import connection
+
+PROGRAMS = Path(sys.executable).parent
+STOP_TIMEOUT_SECONDS = 60
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], timeout: float = 60) -> T:
+    """The first true value of `look`; asserts that it comes within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := look()):
+        assert time.monotonic() < deadline, f"not within {timeout} s: {value!r}"
+        time.sleep(0.05)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    """For a process that is to work on the test database and the test run's queues."""
+    url = urlsplit(settings.DATABASE_URL)
+    name = connection.settings_dict["NAME"]
+    # urlunsplit drops the two empty slashes before a path without a host.
+    database = f"{url.scheme}://{url.netloc}/{name}" + (f"?{url.query}" if url.query else "")
+    return os.environ | {
+        "DATABASE_URL": database,
+        "REDIS_URL": settings.REDIS_URL,
+        "DJANGO_SETTINGS_MODULE": "scribes.settings",
+        "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class Process:
+    """A running process, with everything it has printed so far."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], log: Path) -> None:
+        self.popen = popen
+        self.log = log
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def await_output(self, text: str, timeout: float = 60) -> None:
+        def look() -> bool:
+            assert self.popen.poll() is None, f"it ended:\n{self.output}"
+            return text in self.output
+
+        eventually(look, timeout)
+
+
+@contextmanager
+def running(command: list[str], log: Path, **variables: str) -> Iterator[Process]:
+    with log.open("wb") as output:
+        popen = subprocess.Popen(
+            command,
+            env=environment() | variables,
+            cwd=settings.BASE_DIR,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield Process(popen, log)
+    finally:
+        popen.terminate()
+        try:
+            popen.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(popen.pid, signal.SIGKILL)
+            raise

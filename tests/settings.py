@@ -1,0 +1,14 @@
+"""The project's settings, with servers and queues that only this test run uses."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+os.environ.setdefault("DATA_DIR", str(Path(__file__).resolve().parent.parent / ".data" / "test"))
+# Through the environment, so that the processes which tests start share it.
+os.environ["REDIS_KEY_PREFIX"] = f"scribes-test-{uuid.uuid4()}:"
+os.environ["SECRET_KEY"] = "a secret of the tests, long enough for HS256"
+
+from scribes.settings import *  # noqa: F403
