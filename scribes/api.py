@@ -38,7 +38,8 @@ def refuse_unreadable_bodies(get_response: GetResponse) -> GetResponse:
             return problem(413, f"The body is larger than {limit:,} bytes.")
         if request.path.startswith("/auth/") and request.body:
             try:
-                parse_json(request.body)
+                if not isinstance(parse_json(request.body), dict):
+                    return problem(400, "The body must be a JSON object.")
             except ParseError as error:
                 return problem(400, str(error.detail))
         return get_response(request)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -98,7 +99,7 @@ def _postgres(data: Path) -> Iterator[None]:
         log=data / "postgres.log",
         ready=lambda: _postgres_answers(data),
         stop_signal=signal.SIGINT,
-        user=_postgres_user(),
+        **_as_postgres_user(),
     ):
         _create_database(data)
         yield
@@ -119,8 +120,8 @@ def _init_postgres(data: Path) -> None:
         [str(_postgres_bin("initdb")), "-D", str(draft), *options.split(), *locale.split()],
         check=True,
         stdout=subprocess.DEVNULL,
-        user=_postgres_user(),
         cwd=data,
+        **_as_postgres_user(),
     )
     draft.rename(data / "postgres")
 
@@ -164,8 +165,8 @@ def _stop_leftover_postgres(data: Path) -> None:
             [str(_postgres_bin("pg_ctl")), "stop", "-m", "fast", "-D", str(data / "postgres")],
             check=True,
             stdout=subprocess.DEVNULL,
-            user=_postgres_user(),
             cwd=data,
+            **_as_postgres_user(),
         )
 
 
@@ -231,7 +232,7 @@ def _process(
     log: Path,
     ready: Callable[[], bool],
     stop_signal: signal.Signals,
-    user: str | None = None,
+    **identity: Any,
 ) -> Iterator[None]:
     """One server process: started, awaited until `ready`, and at the end stopped and awaited.
 
@@ -245,8 +246,8 @@ def _process(
             stderr=output,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            user=user,
             cwd=log.parent,
+            **identity,
         )
     try:
         _await(server, ready, log)
@@ -302,6 +303,12 @@ def _postgres_user() -> str | None:
     return UNPRIVILEGED_USER if os.geteuid() == 0 else None
 
 
+def _as_postgres_user() -> dict[str, Any]:
+    """For subprocess: without root's groups, too, which would decide before "others" do."""
+    user = _postgres_user()
+    return {"user": user, "group": user, "extra_groups": []} if user else {}
+
+
 def _give_to_postgres_user(folder: Path) -> None:
     if user := _postgres_user():
         shutil.chown(folder, user)
@@ -313,7 +320,7 @@ def _let_postgres_user_pass(data: Path) -> None:
     It is allowed to pass through the folders above them, not to list them.
     """
     if subprocess.run(["id", "--user", UNPRIVILEGED_USER], capture_output=True).returncode:
-        subprocess.run(["useradd", "--system", UNPRIVILEGED_USER], check=True)
+        subprocess.run(["useradd", "--system", "--user-group", UNPRIVILEGED_USER], check=True)
     for end in (data, _postgres_bin("postgres").parent):
         for folder in (end, *end.parents):
             mode = folder.stat().st_mode

@@ -1,0 +1,144 @@
+"""Sign-up, sign-in, refresh and sign-out over HTTP, with bearer tokens and with sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from scribes.models import User
+
+PASSWORD = "correct horse battery"
+ALICE = {"email": "alice@example.com", "password": PASSWORD}
+
+pytestmark = pytest.mark.django_db
+
+
+def post(path: str, body: Any, token: str | None = None):
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return Client().post(f"/auth/app/v1/{path}", body, "application/json", headers=headers)
+
+
+def me(token: str):
+    return Client().get("/me", headers={"Authorization": f"Bearer {token}"})
+
+
+def sign_up(body: dict[str, str] = ALICE) -> dict[str, str]:
+    response = post("auth/signup", body)
+    assert response.status_code == 200, response.content
+    meta: dict[str, str] = response.json()["meta"]
+    return meta
+
+
+def test_sign_up_gives_a_token_that_works():
+    token = sign_up()["access_token"]
+    body = me(token).json()
+    assert (body["email"], body["time_zone"]) == ("alice@example.com", "UTC")
+
+
+def test_sign_in_with_the_right_password_only():
+    sign_up()
+    right = post("auth/login", ALICE)
+    assert me(right.json()["meta"]["access_token"]).status_code == 200
+    wrong = post("auth/login", ALICE | {"password": "a guess of mine"})
+    assert wrong.status_code == 400
+    assert wrong.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("email", "password"),
+    [
+        ("alice", PASSWORD),
+        ("", PASSWORD),
+        ("alice@example.com", "short"),
+        ("alice@example.com", "password123"),
+        ("alice@example.com", "1234567890123"),
+    ],
+)
+def test_sign_up_refuses_bad_addresses_and_weak_passwords(email: str, password: str):
+    assert post("auth/signup", {"email": email, "password": password}).status_code == 400
+    assert not User.objects.exists()
+
+
+def test_one_account_for_an_address_whatever_its_case():
+    sign_up()
+    assert post("auth/signup", ALICE | {"email": "Alice@Example.com"}).status_code == 400
+    assert User.objects.count() == 1
+    assert post("auth/login", ALICE | {"email": "ALICE@example.com"}).status_code == 200
+
+
+def test_refresh_gives_new_tokens_and_ends_the_old_one():
+    old = sign_up()["refresh_token"]
+    new = post("tokens/refresh", {"refresh_token": old}).json()["data"]
+    assert me(new["access_token"]).status_code == 200
+    assert post("tokens/refresh", {"refresh_token": old}).status_code == 400
+    assert post("tokens/refresh", {"refresh_token": new["refresh_token"]}).status_code == 200
+
+
+def test_sign_out_ends_both_tokens_at_once():
+    tokens = sign_up()
+    headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+    assert Client().delete("/auth/app/v1/auth/session", headers=headers).status_code == 401
+    assert me(tokens["access_token"]).status_code == 401
+    refreshed = post("tokens/refresh", {"refresh_token": tokens["refresh_token"]})
+    assert refreshed.status_code == 400
+
+
+@pytest.mark.parametrize("end", ["disable", "delete", "change password"])
+def test_an_account_that_ended_or_changed_its_password_is_refused_at_once(end: str):
+    token = sign_up()["access_token"]
+    alice = User.objects.get()
+    if end == "disable":
+        User.objects.update(is_active=False)
+    elif end == "delete":
+        alice.delete()
+    else:
+        alice.set_password("another horse battery")
+        alice.save()
+    assert me(token).status_code == 401
+
+
+@pytest.mark.parametrize("token", ["", "x", "x.y.z", "eyJhbGciOiJub25lIn0.e30.", "\u00ff"])
+def test_a_forged_token_is_401_with_a_reason(token: str):
+    response = me(token)
+    assert response.status_code == 401
+    assert response.json()["errors"][0]["message"]
+
+
+def test_no_token_is_401_and_says_how():
+    response = Client().get("/me")
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_the_time_zone_is_an_iana_name():
+    token = sign_up()["access_token"]
+
+    def patch(zone: str):
+        headers = {"Authorization": f"Bearer {token}"}
+        return Client().patch("/me", {"time_zone": zone}, "application/json", headers=headers)
+
+    assert patch("Europe/Berlin").json()["time_zone"] == "Europe/Berlin"
+    for wrong in ("Berlin", "", "../../etc/passwd", "UTC+1"):
+        response = patch(wrong)
+        assert (response.status_code, response.json()["errors"][0]["param"]) == (400, "time_zone")
+    assert User.objects.get().time_zone == "Europe/Berlin"
+
+
+def test_a_browser_signs_in_with_a_session(client: Client):
+    User.objects.create_user("alice@example.com", PASSWORD)
+    page = client.get("/login/")
+    assert page.status_code == 200
+    answer = client.post("/login/?next=/notes", {"username": ALICE["email"], "password": PASSWORD})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/notes")
+    page = client.get("/notes", headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert b"alice@example.com" in page.content
+
+
+def test_a_session_without_a_csrf_token_changes_nothing():
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(User.objects.create_user("alice@example.com", PASSWORD))
+    response = browser.post("/notes", {"title": "Forged"}, "application/json")
+    assert response.status_code == 403
