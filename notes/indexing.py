@@ -12,8 +12,8 @@ from notes import embedding, passages
 from notes.models import Note, Passage
 from scribes.models import User
 
-# Of the tokens that fit a passage, at most this part goes to the note's context line.
-CONTEXT_SHARE = 0.25
+# Of the tokens that fit a passage, at most this part goes to the note's keywords.
+KEYWORDS_SHARE = 0.25
 # The model's marks for begin and end.
 MARKS = 2
 
@@ -69,20 +69,24 @@ def embed_notes(notes: list[Note]) -> list[EmbeddedNote]:
 
 
 def _spans(note: Note) -> list[passages.Span]:
-    room = embedding.max_tokens() - MARKS - len(embedding.tokenize(_context(note)))
+    room = embedding.max_tokens() - MARKS - len(embedding.tokenize(_keywords(note)))
     return passages.split(note.content, room, embedding.tokenize)
 
 
 def passage_text(note: Note, span: passages.Span) -> str:
-    """What is embedded of a passage: the note's context line, then the passage itself."""
-    return f"{_context(note)}\n{note.content[span.start : span.end]}"
+    """What is embedded of a passage: its own text, and then the note's keywords.
+
+    Behind the text and not before it: in front, they make passages that share them so much alike
+    that queries about what a passage itself says find it clearly less often.
+    """
+    return f"{note.content[span.start : span.end]}\n{_keywords(note)}".rstrip("\n")
 
 
-def _context(note: Note) -> str:
-    """The note's context line, cut where it would take too much of the passages' room."""
-    limit = int(embedding.max_tokens() * CONTEXT_SHARE)
-    tokens = embedding.tokenize(note.context)
-    return note.context[: tokens[limit].start] if len(tokens) > limit else note.context
+def _keywords(note: Note) -> str:
+    """The note's keywords, cut where they would take too much of the passages' room."""
+    limit = int(embedding.max_tokens() * KEYWORDS_SHARE)
+    tokens = embedding.tokenize(note.keywords)
+    return note.keywords[: tokens[limit].start] if len(tokens) > limit else note.keywords
 
 
 def save_embedded(embedded: list[EmbeddedNote]) -> int:

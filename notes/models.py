@@ -59,15 +59,15 @@ class Note(models.Model):
         super().save(*args, **kwargs)
 
     @property
-    def context(self) -> str:
+    def keywords(self) -> str:
         """One line that every passage of the note is embedded with, so that each of them is also
-        found by what is said of the whole note."""
-        return " · ".join(filter(None, [self.title, self.scripture_refs, ", ".join(self.tags)]))
+        found by what is said of the whole note: its scripture references and its tags."""
+        return " ".join(filter(None, [self.scripture_refs, *self.tags]))
 
 
 def text_hash(note: Note) -> str:
     """SHA-256 of all that is embedded of a note, in hex: another text, another hash."""
-    return hashlib.sha256(f"{note.context}\0{note.content}".encode()).hexdigest()
+    return hashlib.sha256(f"{note.keywords}\0{note.content}".encode()).hexdigest()
 
 
 class PassageQuerySet(models.QuerySet["Passage"]):

@@ -13,6 +13,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import serializers, views
 from rest_framework.exceptions import ParseError
 from rest_framework.pagination import BasePagination
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -50,6 +51,9 @@ def refuse_unreadable_bodies(get_response: GetResponse) -> GetResponse:
 # --- Errors ---------------------------------------------------------------------------------
 
 
+PROBLEM_TYPE = "application/problem+json"
+
+
 def problem_body(status: int, detail: str, errors: list[dict[str, str]]) -> dict[str, Any]:
     """One form for every error: RFC 9457, with `errors` in the form of django-allauth's."""
     title = HTTPStatus(status).phrase
@@ -58,7 +62,7 @@ def problem_body(status: int, detail: str, errors: list[dict[str, str]]) -> dict
 
 def problem(status: int, detail: str) -> HttpResponse:
     body = problem_body(status, detail, [])
-    return JsonResponse(body, status=status, content_type="application/problem+json")
+    return JsonResponse(body, status=status, content_type=PROBLEM_TYPE)
 
 
 def problem_handler(exception: Exception, context: dict[str, Any]) -> Response | None:
@@ -68,6 +72,8 @@ def problem_handler(exception: Exception, context: dict[str, Any]) -> Response |
         errors = list(_errors(response.data))
         detail = "; ".join(_sentence(error) for error in errors)
         response.data = problem_body(response.status_code, detail, errors)
+        if getattr(context["request"], "accepted_renderer", JSONRenderer).format == "json":
+            response.content_type = PROBLEM_TYPE
     return response
 
 

@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from scribes import embedded
 from scribes.models import User
-from tests.processes import Process, eventually, free_port, running
+from tests.processes import Process, environment, eventually, free_port, running
 
 # --- Servers --------------------------------------------------------------------------------
 
@@ -79,8 +79,8 @@ def bobs_api(bob: User) -> APIClient:
 def worker_process(folder: Path, name: str, **variables: str) -> Iterator[Process]:
     """`celery -A scribes worker` with one process in its pool, ready for messages."""
     command = ["celery", "-A", "scribes", "worker", "-n", f"{name}@%h"]
-    variables = {"WORKER_CONCURRENCY": "1"} | variables
-    with running(command, folder / f"{name}.log", **variables) as worker:
+    env = environment(WORKER_CONCURRENCY="1", **variables)
+    with running(command, folder / f"{name}.log", env) as worker:
         worker.await_output("is ready")
         yield worker
 
@@ -117,7 +117,7 @@ def web(transactional_db: None, tmp_path: Path) -> Iterator[Web]:
     """A web process, started as the Procfile starts it."""
     port = free_port()
     command = f"gunicorn scribes.wsgi --bind 127.0.0.1:{port} --threads 4".split()
-    with running(command, tmp_path / "web.log") as process:
+    with running(command, tmp_path / "web.log", environment()) as process:
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: _answers(process, url))
         yield Web(url)

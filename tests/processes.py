@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db import connection
 
 PROGRAMS = Path(sys.executable).parent
+MANAGE = [sys.executable, str(settings.BASE_DIR / "manage.py")]
 STOP_TIMEOUT_SECONDS = 60
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def environment() -> dict[str, str]:
+def environment(**variables: str) -> dict[str, str]:
     """For a process that is to work on the test database and the test run's queues."""
     url = urlsplit(settings.DATABASE_URL)
     name = connection.settings_dict["NAME"]
@@ -49,8 +50,26 @@ def environment() -> dict[str, str]:
         "REDIS_URL": settings.REDIS_URL,
         "DJANGO_SETTINGS_MODULE": "scribes.settings",
         "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONUNBUFFERED": "1",
+        **variables,
     }
+
+
+def own_environment(data: Path, **variables: str) -> dict[str, str]:
+    """For a process that is to have a data folder, servers and secrets of its own."""
+    ours = ("DATABASE_URL", "REDIS_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE", "SECRET_KEY")
+    clean = {name: value for name, value in os.environ.items() if name not in ours}
+    return clean | {"DATA_DIR": str(data)} | variables
+
+
+def left_over(data: Path) -> list[str]:
+    """Command lines of the processes that name this data folder."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [line for line in lines if str(data) in line]
 
 
 class Process:
@@ -73,11 +92,11 @@ class Process:
 
 
 @contextmanager
-def running(command: list[str], log: Path, **variables: str) -> Iterator[Process]:
+def running(command: list[str], log: Path, env: dict[str, str]) -> Iterator[Process]:
     with log.open("wb") as output:
         popen = subprocess.Popen(
             command,
-            env=environment() | variables,
+            env=env | {"PYTHONUNBUFFERED": "1"},
             cwd=settings.BASE_DIR,
             stdout=output,
             stderr=subprocess.STDOUT,

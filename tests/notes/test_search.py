@@ -120,7 +120,7 @@ def test_nobody_is_401(db: None):
 
 
 def test_status_counts_what_can_be_found(api: APIClient, psalms: dict[int, Note], bob: User):
-    psalms[1].title = "Another title"
+    psalms[1].tags = ["another"]
     psalms[1].save()
     Note.objects.create(user=bob, title="Not counted")
     assert api.get("/semantic/status").json() == {

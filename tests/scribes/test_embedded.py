@@ -14,11 +14,10 @@ import pytest
 from django.conf import settings
 
 from scribes import embedded
-from tests.processes import eventually
+from tests.processes import MANAGE, eventually, left_over, own_environment
 
 pytestmark = pytest.mark.usefixtures("servers")
 
-MANAGE = [sys.executable, str(settings.BASE_DIR / "manage.py")]
 
 WRITE = """
 import os, psycopg, redis
@@ -32,16 +31,10 @@ print(redis.Redis.from_url(os.environ["REDIS_URL"]).get("kept"))
 """
 
 
-def environment(data: Path, **variables: str) -> dict[str, str]:
-    ours = ("DATABASE_URL", "REDIS_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE")
-    clean = {name: value for name, value in os.environ.items() if name not in ours}
-    return clean | {"DATA_DIR": str(data)} | variables
-
-
 def run(data: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*MANAGE, "embedded", *command],
-        env=environment(data, **variables),
+        env=own_environment(data, **variables),
         capture_output=True,
         text=True,
         timeout=120,
@@ -50,17 +43,6 @@ def run(data: Path, *command: str, **variables: str) -> subprocess.CompletedProc
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
-
-
-def left_over(data: Path) -> list[str]:
-    """Command lines of the processes that name this data folder."""
-    lines = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return [line for line in lines if str(data) in line]
 
 
 @pytest.fixture
@@ -108,7 +90,7 @@ def test_servers_that_are_named_are_used_and_none_is_started(data: Path):
 
 
 def test_a_second_supervisor_is_refused(data: Path):
-    second = f"import subprocess; subprocess.run({[*MANAGE, 'embedded', 'true']!r}, env={environment(data)!r})"
+    second = f"import subprocess; subprocess.run({[*MANAGE, 'embedded', 'true']!r}, env={own_environment(data)!r})"
     result = run(data, *python(second))
     assert "already runs its servers" in result.stderr
 
@@ -124,7 +106,7 @@ def start_sleeping(data: Path) -> subprocess.Popen[str]:
     code = "import time; print('up', flush=True); time.sleep(600)"
     supervisor = subprocess.Popen(
         [*MANAGE, "embedded", *python(code)],
-        env=environment(data),
+        env=own_environment(data),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

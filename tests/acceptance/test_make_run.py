@@ -1,0 +1,118 @@
+"""What `make run` starts: every process, reachable as printed, and gone after Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.processes import (
+    MANAGE,
+    Process,
+    eventually,
+    free_port,
+    left_over,
+    own_environment,
+    running,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def scribes(folder: Path) -> Iterator[Process]:
+    """Everything, with data of its own, on free ports."""
+    env = own_environment(folder / "data", WEB_PORT=str(free_port()), FLOWER_PORT=str(free_port()))
+    command = [*MANAGE, "embedded", *MANAGE, "up"]
+    with running(command, folder / "run.log", env) as process:
+        process.await_output("Worker celery@")
+        yield process
+
+
+def printed(scribes: Process, pattern: str) -> tuple[str, ...]:
+    """What a person reads off the terminal."""
+    found = re.search(pattern, scribes.output)
+    assert found, scribes.output
+    return found.groups()
+
+
+def answer(url: str, **options) -> requests.Response:
+    """Once there is one; a list, since a response that is an error counts as false."""
+
+    def look() -> list[requests.Response]:
+        try:
+            return [requests.get(url, timeout=10, **options)]
+        except requests.ConnectionError:
+            return []
+
+    return eventually(look)[0]
+
+
+def test_the_api_and_its_documentation_answer(scribes: Process):
+    (web,) = printed(scribes, r"API +(\S+)")
+    assert answer(web).json()["notes"] == f"{web}/notes"
+    assert answer(f"{web}/docs").ok
+
+
+def test_the_admin_takes_the_printed_sign_in_and_lists_jobs(scribes: Process):
+    address, email, password = printed(scribes, r"Admin +(\S+) +sign in: (\S+) / (\S+)")
+    browser = requests.Session()
+    assert browser.get(address).ok
+    form = {
+        "username": email,
+        "password": password,
+        "csrfmiddlewaretoken": browser.cookies["csrftoken"],
+    }
+    page = browser.post(f"{address}login/?next=/admin/jobs/backgroundjob/", data=form)
+    assert page.ok
+    assert "Select background job to view" in page.text
+
+
+def test_flower_shows_the_worker_to_those_who_have_the_password(scribes: Process):
+    address, user, password = printed(scribes, r"Flower +(\S+) +sign in: (\S+) / (\S+)")
+    assert answer(address).status_code == 401
+    workers = eventually(
+        lambda: answer(f"{address}/api/workers?refresh=1", auth=(user, password)).json()
+    )
+    assert any(name.startswith("celery@") for name in workers)
+
+
+def test_flower_listens_on_this_machine_only(scribes: Process):
+    (port,) = printed(scribes, r"Flower +http://localhost:(\d+)")
+    answer(f"http://127.0.0.1:{port}")
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"http://127.0.0.2:{port}", timeout=5)
+
+
+def test_the_worker_says_what_it_is(scribes: Process):
+    for pattern in (
+        r"broker: +redis\+socket://\S+valkey\.sock",
+        r"concurrency: +\d",
+        r"time limit: +300 s",
+        r"queues: +default, embeddings, reminders",
+        r"tasks: +.*jobs\.tasks\.plan_job, jobs\.tasks\.run_batch",
+    ):
+        printed(scribes, f"({pattern})")
+
+
+def test_beat_runs_from_the_database(scribes: Process):
+    scribes.await_output("beat: Starting...")
+    assert "DatabaseScheduler" in scribes.output
+
+
+def test_ctrl_c_stops_everything(scribes: Process, folder: Path):
+    """Last in this file: afterwards nothing runs."""
+    os.killpg(scribes.popen.pid, signal.SIGINT)
+    scribes.popen.wait(60)
+    assert left_over(folder) == []
+    (web,) = printed(scribes, r"API +(\S+)")
+    with pytest.raises(requests.ConnectionError):
+        requests.get(web, timeout=5)

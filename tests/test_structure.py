@@ -1,0 +1,55 @@
+"""The four floors: imports go down only, and light processes stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from tests.processes import environment
+
+FLOORS = ["scribes", "jobs", "notes", "reminders"]
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_floor_imports_from_above(floor: str):
+    above = FLOORS[FLOORS.index(floor) + 1 :]
+    files = [f for f in (settings.BASE_DIR / floor).rglob("*.py") if "migrations" not in f.parts]
+    assert files
+    for file in files:
+        assert not [name for name in imports(file) if name.split(".")[0] in above], file
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_process_that_embeds_nothing_loads_no_model_library():
+    """As web, beat, Flower and an idle worker start."""
+    code = """
+import sys
+from celery_app import app
+app.loader.import_default_modules()
+import scribes.wsgi, scribes.urls
+assert "jobs.tasks.run_batch" in app.tasks
+print(sorted({"torch", "transformers", "sentence_transformers"} & set(sys.modules)))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.strip() == "[]", result.stderr
