@@ -23,7 +23,8 @@ class BackgroundJobAdmin(admin.ModelAdmin[BackgroundJob]):
     @admin.display(description="progress", ordering="progress_percent")
     def progress(self, job: BackgroundJob) -> SafeString:
         return format_html(
-            '<progress max="100" value="{}" aria-label="progress"></progress> {} % · {}/{}',
+            '<progress max="100" value="{}" style="width: 6em" aria-label="progress"></progress>'
+            "<br>{} % · {}/{}",
             *(job.progress_percent, job.progress_percent, job.done_items, job.total_items),
         )
 

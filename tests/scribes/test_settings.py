@@ -1,0 +1,25 @@
+"""The environment: every variable is documented, and what is documented is read."""
+
+from __future__ import annotations
+
+import re
+
+from django.conf import settings
+
+
+def test_env_example_has_exactly_the_variables_that_the_settings_read():
+    code = (settings.BASE_DIR / "scribes" / "settings.py").read_text()
+    example = (settings.BASE_DIR / ".env.example").read_text()
+    read = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', code))
+    documented = set(re.findall(r"^(?:# )?([A-Z_]+)=", example, re.MULTILINE))
+    assert read == documented
+    assert len(read) > 15
+
+
+def test_the_defaults_in_env_example_are_the_settings_own():
+    code = (settings.BASE_DIR / "scribes" / "settings.py").read_text()
+    example = (settings.BASE_DIR / ".env.example").read_text()
+    ours = dict(re.findall(r'env\.int\("([A-Z_]+)", default=(\d+)\)', code))
+    documented = dict(re.findall(r"^([A-Z_]+)=(\d+)$", example, re.MULTILINE))
+    assert documented == ours
+    assert ours["JOB_TIMEOUT"] == "3600"
