@@ -81,7 +81,14 @@ def configuration() -> dict[str, Any]:
         "enable_utc": True,
         "timezone": "UTC",
         "beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler",
-        "beat_schedule": {},
+        "beat_schedule": {
+            "reconcile": {
+                "task": "jobs.tasks.reconcile",
+                "schedule": float(settings.RECONCILE_SECONDS),
+                # One that waited until the next is due has nothing to add.
+                "options": {"expires": settings.RECONCILE_SECONDS},
+            },
+        },
     }
 
 
@@ -94,6 +101,12 @@ def log_as_django_does(**_: Any) -> None:
     from django.conf import settings
 
     logging.config.dictConfig(settings.LOGGING)
+
+
+@worker_ready.connect
+def reconcile_at_start(**_: Any) -> None:
+    """A worker that comes back looks at once for what was lost with its predecessor."""
+    app.send_task("jobs.tasks.reconcile", expires=60)
 
 
 @worker_ready.connect

@@ -1,19 +1,20 @@
 """The rows of background jobs. They are the truth about what is to be done; a message is a hint.
 
 Every transition is one UPDATE that names the state it starts from. Where it changes no row,
-somebody else was first, and the caller stops quietly.
+somebody else was first, and the caller stops quietly. Leases go by the database's clock.
 """
 
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
-from django.db.models import Case, F, Q, When
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, When
 from django.db.models.functions import Least, Now
 
 from scribes.models import User
@@ -28,13 +29,27 @@ class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
     def active(self) -> BackgroundJobQuerySet:
         return self.filter(status__in=BackgroundJob.ACTIVE)
 
+    def running(self) -> BackgroundJobQuerySet:
+        return self.filter(status=BackgroundJob.Status.RUNNING)
+
+    def terminal(self) -> BackgroundJobQuerySet:
+        return self.filter(status__in=BackgroundJob.TERMINAL)
+
+    def overdue(self) -> BackgroundJobQuerySet:
+        return self.active().filter(deadline_at__lt=Now())
+
+    def told_before(self, seconds: int) -> BackgroundJobQuerySet:
+        """Queued jobs that a message was sent for so long ago that it may be lost."""
+        queued = self.filter(status=BackgroundJob.Status.QUEUED)
+        return queued.filter(dispatched_at__lt=Now() - timedelta(seconds=seconds))
+
 
 class BackgroundJob(models.Model):
     """One request for work on many items.
 
         queued --plan--> running --last batch--> completed    failed_items may be > 0
-           |                |---------------------> failed
-           '----------------'---------------------> cancelled
+           |                |------deadline----> failed        (also: it cannot be planned)
+           '----------------'------cancel------> cancelled
 
     Terminal rows never change. A user has at most one active job of a type.
     """
@@ -72,8 +87,8 @@ class BackgroundJob(models.Model):
     result_data = models.JSONField(null=True)
     error_message = models.TextField(default="", blank=True)
     retry_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="retries")
-    cancel_requested_at = models.DateTimeField(null=True)
     deadline_at = models.DateTimeField()
+    dispatched_at = models.DateTimeField(help_text="When the latest message to plan it was sent.")
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
@@ -105,6 +120,10 @@ class BackgroundJob(models.Model):
     def done_items(self) -> int:
         return self.processed_items + self.failed_items + self.skipped_items
 
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in self.TERMINAL
+
     def start(self, total_items: int) -> bool:
         """queued -> running."""
         queued = BackgroundJob.objects.filter(pk=self.pk, status=self.Status.QUEUED)
@@ -112,13 +131,13 @@ class BackgroundJob(models.Model):
             queued.update(status=self.Status.RUNNING, total_items=total_items, started_at=Now())
         )
 
-    def add(self, *, processed: int, failed: int, skipped: int) -> bool:
+    def add(self, *, processed: int = 0, failed: int = 0, skipped: int = 0) -> bool:
         """Count one finished batch. False when the job is no longer running.
 
         Locks the row until the transaction ends, so that of two last batches the second one
         sees the first one's.
         """
-        running = BackgroundJob.objects.filter(pk=self.pk, status=self.Status.RUNNING)
+        running = BackgroundJob.objects.running().filter(pk=self.pk)
         return bool(
             running.update(
                 processed_items=F("processed_items") + processed,
@@ -132,7 +151,7 @@ class BackgroundJob(models.Model):
 
     def complete(self, result_data: dict[str, Any]) -> bool:
         """running -> completed. The caller holds the row's lock and has seen all batches end."""
-        running = BackgroundJob.objects.filter(pk=self.pk, status=self.Status.RUNNING)
+        running = BackgroundJob.objects.running().filter(pk=self.pk)
         return bool(
             running.update(
                 status=self.Status.COMPLETED, result_data=result_data, completed_at=Now()
@@ -146,16 +165,43 @@ class BackgroundJob(models.Model):
             active.update(status=self.Status.FAILED, error_message=reason, completed_at=Now())
         )
 
+    def cancel(self) -> bool:
+        """queued or running -> cancelled. What its batches have saved is kept.
+
+        A batch that is being computed at this moment saves nothing any more.
+        """
+        active = BackgroundJob.objects.active().filter(pk=self.pk)
+        return bool(active.update(status=self.Status.CANCELLED, completed_at=Now()))
+
+
+class JobBatchQuerySet(models.QuerySet["JobBatch"]):
+    def of_running_jobs(self, job_type: str | None = None) -> JobBatchQuerySet:
+        """EXISTS and not a join: Django turns an UPDATE with a join into `id IN (SELECT …)`, and
+        PostgreSQL does not look at a sub-select's conditions again after it waited for a row.
+        Then two processes could both claim it."""
+        running = BackgroundJob.objects.running().filter(pk=OuterRef("job"))
+        return self.filter(Exists(running.filter(job_type=job_type) if job_type else running))
+
+    def pending(self) -> JobBatchQuerySet:
+        return self.filter(status=JobBatch.Status.PENDING)
+
+    def leased(self) -> JobBatchQuerySet:
+        return self.filter(status=JobBatch.Status.LEASED)
+
+    def told_before(self, seconds: int) -> JobBatchQuerySet:
+        """Pending batches that a message was sent for so long ago that it may be lost."""
+        return self.pending().filter(dispatched_at__lt=Now() - timedelta(seconds=seconds))
+
 
 class JobBatch(models.Model):
     """A part of a job's items, worked on by one process at a time.
 
         pending --claim--> leased --results and counters in one transaction--> done
-           ^----------------'  an error, or the lease expired
-                            '---------------- attempts used up --------------> dead
+           ^----------------'  it raised, or the lease expired
+                            '--attempts used up: smaller batches, or a failed item--> dead
 
-    `claim_seq` is the fencing token: it grows with every claim, and whoever finishes must name
-    the one it claimed with. A process that lost its lease therefore writes nothing.
+    `claim_seq` is the fencing token: it grows with every claim, and whoever renews or finishes
+    must name the one it claimed with. A process that lost its lease therefore writes nothing.
     """
 
     class Status(models.TextChoices):
@@ -172,10 +218,14 @@ class JobBatch(models.Model):
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     attempts = models.PositiveSmallIntegerField(default=0)
     claim_seq = models.PositiveIntegerField(default=0)
-    dispatched_at = models.DateTimeField(null=True)
+    claimed_by = models.CharField(max_length=64, default="", help_text="The id of the message.")
+    dispatched_at = models.DateTimeField(
+        null=True, help_text="When the latest message for it was sent."
+    )
     lease_expires_at = models.DateTimeField(null=True)
-    next_attempt_at = models.DateTimeField(null=True)
-    error = models.TextField(default="", blank=True)
+    error = models.TextField(default="", blank=True, help_text="Of the latest attempt.")
+
+    objects = JobBatchQuerySet.as_manager()
 
     class Meta:
         db_table = "job_batches"
@@ -183,35 +233,79 @@ class JobBatch(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["job", "number"], name="one_batch_per_number"),
         ]
+        indexes = [
+            models.Index(
+                fields=["job", "number"],
+                condition=Q(status__in=("pending", "leased")),
+                name="batches_unfinished",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"batch {self.number} of {self.job_id}"
 
     @classmethod
-    def claim(cls, batch_id: int) -> JobBatch | None:
-        """pending -> leased, for JOB_LEASE_SECONDS by the database's clock.
+    def claim(cls, batch_id: int, claimant: str) -> JobBatch | None:
+        """pending -> leased, for JOB_LEASE_SECONDS.
+
+        Also leased -> leased for the claimant that holds the lease already: its message has
+        been delivered again, since the process that first got it died.
 
         None when there is nothing to claim: the batch is in other hands, finished or deleted,
         or its job is no longer running.
         """
-        lease = timedelta(seconds=settings.JOB_LEASE_SECONDS)
+        free = Q(status=cls.Status.PENDING)
+        own = Q(status=cls.Status.LEASED, claimed_by=claimant) & ~Q(claimed_by="")
         with transaction.atomic():
-            claimed = cls.objects.filter(
-                pk=batch_id, status=cls.Status.PENDING, job__status=BackgroundJob.Status.RUNNING
-            ).update(
-                status=cls.Status.LEASED,
-                attempts=F("attempts") + 1,
-                claim_seq=F("claim_seq") + 1,
-                lease_expires_at=Now() + lease,
+            claimed = (
+                cls.objects.of_running_jobs()
+                .filter(free | own, pk=batch_id)
+                .update(
+                    status=cls.Status.LEASED,
+                    attempts=F("attempts") + 1,
+                    claim_seq=F("claim_seq") + 1,
+                    claimed_by=claimant,
+                    lease_expires_at=lease_end(),
+                )
             )
             return cls.objects.select_related("job").get(pk=batch_id) if claimed else None
 
+    def _ours(self) -> JobBatchQuerySet:
+        return JobBatch.objects.leased().filter(pk=self.pk, claim_seq=self.claim_seq)
+
+    def renew(self) -> bool:
+        """Hold the lease for another JOB_LEASE_SECONDS; False if it or the job is gone."""
+        return bool(self._ours().of_running_jobs().update(lease_expires_at=lease_end()))
+
     def finish(self) -> bool:
         """leased -> done, if the lease is still ours."""
-        ours = JobBatch.objects.filter(
-            pk=self.pk, status=self.Status.LEASED, claim_seq=self.claim_seq
+        return bool(self._ours().update(status=self.Status.DONE, lease_expires_at=None))
+
+    def release(self, error: str) -> bool:
+        """leased -> pending, if the lease is still ours: the next attempt may do better."""
+        return bool(
+            self._ours().update(
+                status=self.Status.PENDING,
+                lease_expires_at=None,
+                dispatched_at=None,
+                error=error,
+            )
         )
-        return bool(ours.update(status=self.Status.DONE, lease_expires_at=None))
+
+    def bury(self) -> bool:
+        """leased -> dead, if the lease is still ours."""
+        return bool(self._ours().update(status=self.Status.DEAD, lease_expires_at=None))
+
+    @classmethod
+    def release_expired(cls) -> int:
+        """leased -> pending for all whose lease has run out; how many that were."""
+        expired = cls.objects.leased().of_running_jobs().filter(lease_expires_at__lt=Now())
+        return expired.update(
+            status=cls.Status.PENDING,
+            lease_expires_at=None,
+            dispatched_at=None,
+            error="The process that worked on it died or hung.",
+        )
 
     @classmethod
     def dispatch(cls, job: BackgroundJob, count: int) -> list[int]:
@@ -219,13 +313,43 @@ class JobBatch(models.Model):
 
         Two processes at once get different batches, so that a job's parallelism is kept.
         """
-        waiting = cls.objects.select_for_update(skip_locked=True, no_key=True).filter(
-            job=job, status=cls.Status.PENDING, dispatched_at=None
-        )
+        waiting = cls.objects.pending().filter(job=job, dispatched_at=None)
         with transaction.atomic():
-            ids = list(waiting.order_by("number").values_list("pk", flat=True)[:count])
+            locked = waiting.select_for_update(skip_locked=True, no_key=True).order_by("number")
+            ids = list(locked.values_list("pk", flat=True)[:count])
             cls.objects.filter(pk__in=ids).update(dispatched_at=Now())
         return ids
+
+    @classmethod
+    def in_flight(cls, job: BackgroundJob) -> int:
+        """How many batches of the job are in the queue or in work."""
+        told = Q(status=cls.Status.PENDING, dispatched_at__isnull=False)
+        counts = cls.objects.filter(told | Q(status=cls.Status.LEASED), job=job).aggregate(
+            number=Count("pk")
+        )
+        return int(counts["number"])
+
+    @classmethod
+    def append(cls, job: BackgroundJob, chunks: Sequence[Sequence[int]]) -> None:
+        """One more pending batch for each chunk of item ids. Call it with the job's row locked."""
+        last = cls.objects.filter(job=job).aggregate(last=models.Max("number"))["last"] or 0
+        cls.objects.bulk_create(
+            cls(job=job, number=number, item_ids=list(chunk))
+            for number, chunk in enumerate(chunks, last + 1)
+        )
+
+
+# What a person can do about a failed item, by its error_class.
+HINTS = {
+    "AttemptsUsedUp": (
+        "The process died or hung each time it worked on this item. Look for the item in the "
+        "worker's log; make it smaller, or give the worker more memory or TASK_TIME_LIMIT."
+    ),
+    "MemoryError": "The worker ran out of memory. Make the item smaller, or the memory larger.",
+    "ModelUnavailable": "The embedding model could not be loaded: see EMBEDDING_MODEL. Then retry.",
+    "OperationalError": "The database did not answer. Retry once it does.",
+}
+OTHER_HINT = "The worker's log has the traceback. Retry the job once the cause is mended."
 
 
 class ItemFailure(models.Model):
@@ -246,7 +370,10 @@ class ItemFailure(models.Model):
     def __str__(self) -> str:
         return f"item {self.item_id}: {self.error_class}"
 
+    @property
+    def hint(self) -> str:
+        return HINTS.get(self.error_class, OTHER_HINT)
 
-def deadline(now: datetime) -> datetime:
-    """When a job accepted `now` has to be done: JOB_TIMEOUT seconds later."""
-    return now + timedelta(seconds=settings.JOB_TIMEOUT)
+
+def lease_end() -> Any:
+    return Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS)

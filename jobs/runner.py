@@ -1,15 +1,16 @@
 """The life of a job: enqueue -> plan -> run its batches -> finish.
 
-Delivery is at least once: a batch may be computed twice, after a crash or a repeated message,
-but its results and its counters are written once, in one transaction.
+A batch may be computed more than once, after a crash or a repeated message; its results and its
+counters are written once, in one transaction. jobs.reconciler repeats what gets lost.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from functools import partial
-from itertools import islice
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -18,10 +19,24 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from jobs.models import BackgroundJob, ItemFailure, JobBatch, deadline
+from jobs import broker
+from jobs.failpoints import failpoint
+from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from scribes.models import User
 
 logger = logging.getLogger(__name__)
+
+# A batch that was begun so often without an end is cut into parts, to find the item that kills
+# the processes working on it. Each cut makes parts of a tenth, so 100 items take two cuts.
+MAX_ATTEMPTS = 3
+PARTS = 10
+
+Renew = Callable[[], None]
+"""Says that the work goes on. Raises LeaseLost when it need not."""
+
+
+class LeaseLost(Exception):
+    """The batch is in other hands, or its job has ended: stop, nothing of it can be saved."""
 
 
 class JobType(Protocol):
@@ -31,17 +46,23 @@ class JobType(Protocol):
     items: str
     """What the items are, in the plural, for people: "notes"."""
     queue: str
+    max_batch_weight: int
+    """A batch is full with JOB_BATCH_SIZE items, or with items of this weight in all."""
 
-    def plan(self, user: User, parameters: dict[str, Any]) -> Sequence[int]:
-        """The ids of all items, once. Called again if planning is interrupted."""
+    def plan(self, job: BackgroundJob) -> Iterable[tuple[int, int]]:
+        """(id, weight) of every item, once. Called again if planning is interrupted."""
 
-    def compute(self, item_ids: Sequence[int]) -> Any:
+    def weigh(self, job: BackgroundJob, item_ids: Sequence[int]) -> Iterable[tuple[int, int]]:
+        """(id, weight) of those of these items that are there still."""
+
+    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Any:
         """The results of these items. Slow; no transaction is open, and it may run twice.
 
-        If it raises for several items, it is called again for each alone.
+        Call `renew` a few times in each JOB_LEASE_SECONDS. If it raises for several items, it is
+        called again for each alone.
         """
 
-    def save(self, results: Any) -> int:
+    def save(self, job: BackgroundJob, results: Any) -> int:
         """Write results; how many items that were. Inside the runner's transaction: be quick.
 
         An item that needs nothing (it is empty, or was deleted) is simply not counted.
@@ -61,7 +82,12 @@ def register(job_type: JobType) -> None:
 # --- Accepting ------------------------------------------------------------------------------
 
 
-def enqueue(user: User, job_type: str, parameters: dict[str, Any]) -> tuple[BackgroundJob, bool]:
+def enqueue(
+    user: User,
+    job_type: str,
+    parameters: dict[str, Any],
+    retry_of: BackgroundJob | None = None,
+) -> tuple[BackgroundJob, bool]:
     """A job, and whether it is new: while one of this user and type is active, it is that one."""
     now = timezone.now()
     try:
@@ -70,15 +96,29 @@ def enqueue(user: User, job_type: str, parameters: dict[str, Any]) -> tuple[Back
                 user=user,
                 job_type=job_type,
                 parameters=parameters,
+                retry_of=retry_of,
                 created_at=now,
-                deadline_at=deadline(now),
+                dispatched_at=now,
+                deadline_at=now + timedelta(seconds=settings.JOB_TIMEOUT),
             )
             publish_plan(job.pk)
-            return job, True
     except IntegrityError:
         active = BackgroundJob.objects.for_user(user).active().filter(job_type=job_type).first()
         # It ended between our INSERT and our look: then its slot is free.
-        return (active, False) if active else enqueue(user, job_type, parameters)
+        return (active, False) if active else enqueue(user, job_type, parameters, retry_of)
+    failpoint("after_accept")
+    return job, True
+
+
+def retry_failed(job: BackgroundJob) -> tuple[BackgroundJob, bool] | None:
+    """A job with only the failed items of an ended one; None where nothing has failed.
+
+    Like enqueue, it answers with the active job of this user and type if there is one.
+    """
+    item_ids = list(job.failures.values_list("item_id", flat=True))
+    if not item_ids:
+        return None
+    return enqueue(job.user, job.job_type, {"item_ids": item_ids}, retry_of=job)
 
 
 def publish_plan(job_id: UUID) -> None:
@@ -97,17 +137,10 @@ def publish_batches(job_type: JobType, batch_ids: Sequence[int]) -> None:
 def publish(task: Task[..., Any], *args: Any, queue: str) -> None:
     """Send a message once the transaction commits. The only door to the broker.
 
-    A broker that is down or slow costs its time-outs (3 s) and a line in the log, nothing more:
-    the row stays as it is, and the reconciler publishes again.
+    A broker that is down or slow costs at most jobs.broker.PUBLISH_SECONDS and a line in the
+    log: the row stays as it is, and the reconciler publishes again.
     """
-    transaction.on_commit(partial(_send, task, args, queue), robust=True)
-
-
-def _send(task: Task[..., Any], args: tuple[Any, ...], queue: str) -> None:
-    try:
-        task.apply_async(args, queue=queue)
-    except Exception as error:  # noqa: BLE001 whatever the broker does, the request goes on
-        logger.warning("Could not publish %s%s: %s", task.name, args, error)
+    transaction.on_commit(partial(broker.send, task, args, queue), robust=True)
 
 
 # --- Planning -------------------------------------------------------------------------------
@@ -128,66 +161,114 @@ def plan(job_id: UUID) -> None:
 
 def _plan(job_id: UUID) -> None:
     with transaction.atomic():
-        queued = BackgroundJob.objects.select_for_update(no_key=True).select_related("user")
+        queued = BackgroundJob.objects.select_for_update(no_key=True, of=("self",))
         job = queued.filter(pk=job_id, status=BackgroundJob.Status.QUEUED).first()
         if job is None:
             return
         job_type = JOB_TYPES[job.job_type]
-        item_ids = job_type.plan(job.user, job.parameters)
-        JobBatch.objects.bulk_create(_batches(job, item_ids))
-        job.start(len(item_ids))
+        batches = list(_batches(_items(job, job_type), job_type.max_batch_weight))
+        JobBatch.append(job, batches)
+        job.start(sum(map(len, batches)))
         publish_batches(job_type, JobBatch.dispatch(job, settings.JOB_PARALLELISM))
-        logger.info("Job %s: %s for user %s starts", job.pk, job.job_type, job.user_id)
-        logger.info("Job %s: Processing %d %s", job.pk, len(item_ids), job_type.items)
         _complete(job, job_type)
+        failpoint("before_plan_commit")
+    logger.info("Job %s: %s for user %s starts", job.pk, job.job_type, job.user_id)
+    logger.info("Job %s: Processing %d %s", job.pk, sum(map(len, batches)), job_type.items)
 
 
-def _batches(job: BackgroundJob, item_ids: Sequence[int]) -> list[JobBatch]:
-    remaining = iter(item_ids)
-    chunks = iter(lambda: list(islice(remaining, settings.JOB_BATCH_SIZE)), [])
-    return [JobBatch(job=job, number=n, item_ids=ids) for n, ids in enumerate(chunks, 1)]
+def _items(job: BackgroundJob, job_type: JobType) -> Iterable[tuple[int, int]]:
+    if "item_ids" in job.parameters:
+        return job_type.weigh(job, job.parameters["item_ids"])
+    return job_type.plan(job)
+
+
+def _batches(items: Iterable[tuple[int, int]], max_weight: int) -> Iterator[list[int]]:
+    batch: list[int] = []
+    total = 0
+    for item_id, weight in items:
+        if batch and (len(batch) == settings.JOB_BATCH_SIZE or total + weight > max_weight):
+            yield batch
+            batch, total = [], 0
+        batch.append(item_id)
+        total += weight
+    if batch:
+        yield batch
 
 
 # --- Running --------------------------------------------------------------------------------
 
 
-def run_batch(batch_id: int) -> None:
+def run_batch(batch_id: int, claimant: str) -> None:
     """Claim -> compute -> write. Returns quietly where there is nothing to claim."""
-    batch = JobBatch.claim(batch_id)
+    batch = JobBatch.claim(batch_id, claimant)
     if batch is None:
         return
+    failpoint("after_claim")
     job_type = JOB_TYPES[batch.job.job_type]
-    results, failures = _compute(job_type, batch)
-    if _write(job_type, batch, results, failures):
-        _report(batch.job)
+    if batch.attempts > MAX_ATTEMPTS:
+        _give_up(batch, job_type)
+        return
+    try:
+        results, failures = _compute(job_type, batch)
+        failpoint("after_compute")
+        written = _write(job_type, batch, results, failures)
+    except LeaseLost:
+        logger.info("%s: its lease or its job has ended; nothing is written", batch)
+    except Exception as error:
+        logger.exception("%s could not be written", batch)
+        batch.release(f"{type(error).__name__}: {error}")
+    else:
+        if written:
+            _report(batch.job)
+
+
+def _renewer(batch: JobBatch) -> Renew:
+    """Renews at each third of the lease, however often it is called."""
+    interval = settings.JOB_LEASE_SECONDS / 3
+    last = time.monotonic()
+
+    def renew() -> None:
+        nonlocal last
+        if time.monotonic() - last < interval:
+            return
+        if not batch.renew():
+            raise LeaseLost(batch)
+        last = time.monotonic()
+
+    return renew
 
 
 def _compute(job_type: JobType, batch: JobBatch) -> tuple[list[Any], list[ItemFailure]]:
     """All items at once; if that raises, one by one, so that a bad item fails alone."""
+    renew = _renewer(batch)
     try:
-        return [job_type.compute(batch.item_ids)], []
+        return [job_type.compute(batch.job, batch.item_ids, renew)], []
+    except LeaseLost:
+        raise
     except Exception:
         logger.exception("%s raised; its items are tried one by one", batch)
-    return _compute_each(job_type.compute, batch)
+    return _compute_each(job_type, batch, renew)
 
 
 def _compute_each(
-    compute: Callable[[Sequence[int]], Any], batch: JobBatch
+    job_type: JobType, batch: JobBatch, renew: Renew
 ) -> tuple[list[Any], list[ItemFailure]]:
     results, failures = [], []
     for item_id in batch.item_ids:
+        renew()
         try:
-            results.append(compute([item_id]))
+            results.append(job_type.compute(batch.job, [item_id], renew))
+        except LeaseLost:
+            raise
         except Exception as error:  # noqa: BLE001 recorded with the item
-            failures.append(
-                ItemFailure(
-                    job=batch.job,
-                    item_id=item_id,
-                    error_class=type(error).__name__,
-                    message=str(error),
-                )
-            )
+            failures.append(_failure(batch, item_id, type(error).__name__, str(error)))
     return results, failures
+
+
+def _failure(batch: JobBatch, item_id: int, error_class: str, message: str) -> ItemFailure:
+    # PostgreSQL stores no NUL, and an exception may quote one.
+    text = message.replace("\0", "\\0")
+    return ItemFailure(job=batch.job, item_id=item_id, error_class=error_class, message=text)
 
 
 def _write(
@@ -198,18 +279,45 @@ def _write(
     False when the lease was lost or the job is no longer running. The job's row comes last: its
     lock is what other batches of the job wait for.
     """
-    job = batch.job
     with transaction.atomic():
         if not batch.finish():
             return False
-        saved = sum(job_type.save(result) for result in results)
+        saved = sum(job_type.save(batch.job, result) for result in results)
         ItemFailure.objects.bulk_create(failures)
-        publish_batches(job_type, JobBatch.dispatch(job, 1))
         skipped = len(batch.item_ids) - saved - len(failures)
-        if not job.add(processed=saved, failed=len(failures), skipped=skipped):
-            transaction.set_rollback(True)
-            return False
-        _complete(job, job_type)
+        return _count(batch, job_type, processed=saved, failed=len(failures), skipped=skipped)
+
+
+def _give_up(batch: JobBatch, job_type: JobType) -> None:
+    """leased -> dead: its items go on in smaller batches; a single one has failed."""
+    with transaction.atomic():
+        if not batch.bury():
+            return
+        if len(batch.item_ids) > 1:
+            job = BackgroundJob.objects.select_for_update(no_key=True, of=("self",))
+            JobBatch.append(job.get(pk=batch.job_id), _parts(batch.item_ids))
+            _count(batch, job_type)
+        else:
+            failure = _failure(batch, batch.item_ids[0], "AttemptsUsedUp", batch.error)
+            ItemFailure.objects.bulk_create([failure])
+            _count(batch, job_type, failed=1)
+    logger.warning("%s was begun %d times without an end", batch, MAX_ATTEMPTS)
+
+
+def _parts(item_ids: Sequence[int]) -> list[Sequence[int]]:
+    size = -(-len(item_ids) // PARTS)
+    return [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
+
+
+def _count(batch: JobBatch, job_type: JobType, **counts: int) -> bool:
+    """The end of every transaction that ends a batch; if the job has ended, undo it all."""
+    if not batch.job.add(**counts):
+        transaction.set_rollback(True)
+        return False
+    failpoint("before_commit")
+    transaction.on_commit(partial(failpoint, "after_commit"))
+    publish_batches(job_type, JobBatch.dispatch(batch.job, 1))
+    _complete(batch.job, job_type)
     return True
 
 

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils import timezone
 from rest_framework import serializers
 
-from jobs.models import BackgroundJob
+from jobs.estimate import eta_seconds
+from jobs.models import BackgroundJob, ItemFailure
 from jobs.runner import JOB_TYPES
 
 
 class JobSerializer(serializers.ModelSerializer[BackgroundJob]):
+    eta_seconds = serializers.SerializerMethodField(
+        help_text="Until a running job is done, at the speed it had so far; null while unknown."
+    )
     error_message = serializers.SerializerMethodField(help_text="null unless the job failed.")
 
     class Meta:
@@ -25,10 +30,15 @@ class JobSerializer(serializers.ModelSerializer[BackgroundJob]):
             "created_at",
             "started_at",
             "completed_at",
+            "eta_seconds",
             "result_data",
             "error_message",
+            "retry_of",
         )
         read_only_fields = fields
+
+    def get_eta_seconds(self, job: BackgroundJob) -> int | None:
+        return eta_seconds(job, timezone.now())
 
     def get_error_message(self, job: BackgroundJob) -> str | None:
         return job.error_message or None
@@ -57,6 +67,24 @@ def sentence(job: BackgroundJob) -> str:
         BackgroundJob.Status.FAILED: f"The job failed: {job.error_message} ({count}).",
         BackgroundJob.Status.CANCELLED: f"The job was cancelled: {count}.",
     }[BackgroundJob.Status(job.status)]
+
+
+class FailureSerializer(serializers.ModelSerializer[ItemFailure]):
+    class Meta:
+        model = ItemFailure
+        fields = ("item_id", "error_class", "message", "hint")
+        read_only_fields = fields
+
+
+class FailureGroupSerializer(serializers.Serializer[Any]):
+    error_class = serializers.CharField()
+    hint = serializers.CharField()
+    count = serializers.IntegerField()
+    item_ids = serializers.ListField(child=serializers.IntegerField(), help_text="The first 100.")
+
+
+class FailureQuery(serializers.Serializer[Any]):
+    group_by = serializers.ChoiceField(choices=["cause"], required=False)
 
 
 class JobQuery(serializers.Serializer[Any]):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
-from celery import shared_task
+from celery import Task, shared_task
 
-from jobs import runner
+from jobs import reconciler, runner
 
 
 @shared_task
@@ -14,6 +15,11 @@ def plan_job(job_id: str) -> None:
     runner.plan(UUID(job_id))
 
 
-@shared_task
-def run_batch(batch_id: int) -> None:
-    runner.run_batch(batch_id)
+@shared_task(bind=True)
+def run_batch(self: Task[Any, Any], batch_id: int) -> None:
+    runner.run_batch(batch_id, claimant=self.request.id or "")
+
+
+@shared_task(acks_late=False)
+def reconcile() -> None:
+    reconciler.reconcile()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from django.db.models import Q
+import numpy as np
+from django.db.models import Count, FloatField, Q, Sum, Value
+from django.db.models.functions import Ceil, Length
 
+from jobs.estimate import items_per_second
 from jobs.models import BackgroundJob
+from jobs.runner import Renew
 from notes import embedding, passages
-from notes.models import Note, Passage
+from notes.models import Note, NoteQuerySet, Passage
 from scribes.models import User
 
 # Of the tokens that fit a passage, at most this part goes to the note's keywords.
 KEYWORDS_SHARE = 0.25
+# Some seconds' work on a slow core.
+TEXTS_BETWEEN_RENEWALS = 64
+# Of English text, where passages end with sentences. Only for estimates.
+CHARACTERS_PER_PASSAGE = 800
 # The model's marks for begin and end.
 MARKS = 2
 
@@ -35,14 +43,24 @@ class EmbeddingRegeneration:
     name = "embedding_regeneration"
     items = "notes"
     queue = "embeddings"
+    # In characters: about what a hundred ordinary notes hold, and a minute's work.
+    max_batch_weight = 500_000
 
-    def plan(self, user: User, parameters: dict[str, Any]) -> Sequence[int]:
-        return list(Note.objects.for_user(user).order_by("pk").values_list("pk", flat=True))
+    def plan(self, job: BackgroundJob) -> Iterable[tuple[int, int]]:
+        notes = Note.objects.for_user(job.user)
+        if job.parameters.get("only_stale"):
+            notes = notes.stale(embedding.model_version())
+        return _weighed(notes)
 
-    def compute(self, item_ids: Sequence[int]) -> list[EmbeddedNote]:
-        return embed_notes(list(Note.objects.filter(pk__in=item_ids).order_by("pk")))
+    def weigh(self, job: BackgroundJob, item_ids: Sequence[int]) -> Iterable[tuple[int, int]]:
+        return _weighed(Note.objects.for_user(job.user).filter(pk__in=item_ids))
 
-    def save(self, results: list[EmbeddedNote]) -> int:
+    def compute(
+        self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew
+    ) -> list[EmbeddedNote]:
+        return embed_notes(list(Note.objects.filter(pk__in=item_ids).order_by("pk")), renew)
+
+    def save(self, job: BackgroundJob, results: list[EmbeddedNote]) -> int:
         return save_embedded(results)
 
     def summary(self, job: BackgroundJob) -> dict[str, Any]:
@@ -54,18 +72,48 @@ class EmbeddingRegeneration:
         }
 
 
-def embed_notes(notes: list[Note]) -> list[EmbeddedNote]:
-    """All passages of all notes in one call of the model; a blank note has none."""
+def estimate(user: User, *, only_stale: bool) -> dict[str, int | None]:
+    """How many notes and about how many passages a job would embed, and in how many seconds."""
+    notes = Note.objects.for_user(user).filter(content__regex=r"\S")
+    if only_stale:
+        notes = notes.stale(embedding.model_version())
+    passages = Ceil(Length("content") / Value(CHARACTERS_PER_PASSAGE, FloatField()))
+    total = notes.aggregate(notes=Count("pk"), passages=Sum(passages, default=0))
+    speed = items_per_second(EmbeddingRegeneration.name)
+    return {
+        "notes": total["notes"],
+        "passages": int(total["passages"]),
+        "seconds": round(total["notes"] / speed) if speed else None,
+    }
+
+
+def _weighed(notes: NoteQuerySet) -> Iterable[tuple[int, int]]:
+    return notes.order_by("pk").values_list("pk", Length("content"))
+
+
+def embed_notes(notes: list[Note], renew: Renew = lambda: None) -> list[EmbeddedNote]:
+    """All passages of all notes, in as few calls of the model as `renew` allows.
+
+    A blank note has no passages.
+    """
     spans = [_spans(note) for note in notes]
     texts = [
         passage_text(note, span) for note, own in zip(notes, spans, strict=True) for span in own
     ]
-    vectors = embedding.embed(texts)
+    vectors = _embed(texts, renew)
     embedded, start = [], 0
     for note, own in zip(notes, spans, strict=True):
         embedded.append(EmbeddedNote(note, own, vectors[start : start + len(own)]))
         start += len(own)
     return embedded
+
+
+def _embed(texts: list[str], renew: Renew) -> embedding.Vectors:
+    windows = []
+    for start in range(0, len(texts), TEXTS_BETWEEN_RENEWALS):
+        renew()
+        windows.append(embedding.embed(texts[start : start + TEXTS_BETWEEN_RENEWALS]))
+    return np.concatenate([embedding.embed([]), *windows])
 
 
 def _spans(note: Note) -> list[passages.Span]:

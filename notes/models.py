@@ -20,10 +20,16 @@ class NoteQuerySet(models.QuerySet["Note"]):
 
     def embedded(self, model: str) -> NoteQuerySet:
         """Notes whose present text has vectors of this model."""
-        current = Passage.objects.filter(
-            note=OuterRef("pk"), text_hash=OuterRef("text_hash"), model=model
-        )
-        return self.filter(Exists(current))
+        return self.filter(Exists(_current_passages(model)))
+
+    def stale(self, model: str) -> NoteQuerySet:
+        """Notes with a text that has no vectors of this model, or only those of an older text."""
+        return self.filter(~Exists(_current_passages(model)), content__regex=r"\S")
+
+
+def _current_passages(model: str) -> PassageQuerySet:
+    """Of the note in the outer query."""
+    return Passage.objects.filter(note=OuterRef("pk"), text_hash=OuterRef("text_hash"), model=model)
 
 
 class Note(models.Model):

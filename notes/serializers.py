@@ -81,6 +81,21 @@ class Coverage(serializers.Serializer[Any]):
     dimension = serializers.IntegerField()
 
 
+class RegenerateQuery(serializers.Serializer[Any]):
+    only_stale = serializers.BooleanField(
+        default=False, help_text="Only notes whose text or model has changed."
+    )
+    dry_run = serializers.BooleanField(default=False, help_text="Only say how much work it is.")
+
+
+class Estimate(serializers.Serializer[Any]):
+    notes = serializers.IntegerField()
+    passages = serializers.IntegerField(help_text="About: from the length of the texts.")
+    seconds = serializers.IntegerField(
+        allow_null=True, help_text="About, as fast as the latest jobs; null before the first."
+    )
+
+
 class Accepted(serializers.Serializer[Any]):
     message = serializers.CharField()
     status = serializers.CharField()

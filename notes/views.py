@@ -9,14 +9,17 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
+from jobs.models import BackgroundJob
 from jobs.runner import enqueue
-from notes import search
+from notes import indexing, search
 from notes.indexing import EmbeddingRegeneration
 from notes.models import Note
 from notes.serializers import (
     Accepted,
     Coverage,
+    Estimate,
     NoteSerializer,
+    RegenerateQuery,
     SearchQuery,
     SearchResults,
 )
@@ -51,20 +54,32 @@ class NoteDetail(OwnNotes, generics.RetrieveUpdateDestroyAPIView[Note]):
 
 
 class RegenerateEmbeddings(APIView):
-    @extend_schema(request=None, responses={202: Accepted})
+    @extend_schema(request=RegenerateQuery, responses={200: Estimate, 202: Accepted})
     def post(self, request: Request) -> Response:
-        """Embed all your notes anew, in the background. While that runs, this answers with it."""
-        job, is_new = enqueue(request.user, EmbeddingRegeneration.name, {})  # type: ignore[arg-type]
-        message = "has been queued" if is_new else "is already under way"
-        return Response(
-            {
-                "message": f"Embedding regeneration {message}; follow it at /jobs/{job.job_id}.",
-                "status": job.status,
-                "task_id": job.job_id,
-            },
-            status=202,
-            headers={"Location": reverse("job-detail", args=[job.job_id])},
-        )
+        """Embed all your notes anew, in the background; or only say how much work that is.
+
+        While such a job is active, this answers with it, whatever the body says.
+        """
+        query = RegenerateQuery(data=request.data)
+        query.is_valid(raise_exception=True)
+        dry_run = query.validated_data.pop("dry_run")
+        if dry_run:
+            return Response(indexing.estimate(request.user, **query.validated_data))  # type: ignore[arg-type]
+        job, is_new = enqueue(request.user, EmbeddingRegeneration.name, query.validated_data)  # type: ignore[arg-type]
+        return accepted(job, is_new)
+
+
+def accepted(job: BackgroundJob, is_new: bool) -> Response:
+    message = "has been queued" if is_new else "is already under way"
+    return Response(
+        {
+            "message": f"Embedding regeneration {message}; follow it at /jobs/{job.job_id}.",
+            "status": job.status,
+            "task_id": job.job_id,
+        },
+        status=202,
+        headers={"Location": reverse("job-detail", args=[job.job_id])},
+    )
 
 
 class Search(APIView):

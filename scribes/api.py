@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import serializers, views
-from rest_framework.exceptions import ParseError
+from rest_framework.exceptions import APIException, ParseError
 from rest_framework.pagination import BasePagination
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -93,6 +93,13 @@ def _errors(data: Any, param: str = "") -> Iterator[dict[str, str]]:
 
 def _sentence(error: dict[str, str]) -> str:
     return f"{error['param']}: {error['message']}" if "param" in error else error["message"]
+
+
+class Conflict(APIException):
+    """The resource is not in a state that allows this."""
+
+    status_code = 409
+    default_code = "conflict"
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

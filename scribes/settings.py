@@ -59,9 +59,13 @@ JOB_BATCH_SIZE = env.int("JOB_BATCH_SIZE", default=100)
 JOB_PARALLELISM = env.int("JOB_PARALLELISM", default=4)
 JOB_TIMEOUT = env.int("JOB_TIMEOUT", default=3600)
 JOB_KEEP_RESULT = env.int("JOB_KEEP_RESULT", default=3600)
-JOB_LEASE_SECONDS = env.int("JOB_LEASE_SECONDS", default=60)
+JOB_LEASE_SECONDS = env.int("JOB_LEASE_SECONDS", default=30)
+JOB_REPUBLISH_SECONDS = env.int("JOB_REPUBLISH_SECONDS", default=60)
+RECONCILE_SECONDS = env.int("RECONCILE_SECONDS", default=15)
 WORKER_CONCURRENCY = env.int("WORKER_CONCURRENCY", default=min(2, os.cpu_count() or 1))
 TASK_TIME_LIMIT = env.int("TASK_TIME_LIMIT", default=300)
+# See jobs.failpoints; for tests only.
+FAILPOINT = env.str("FAILPOINT", default="")
 
 # --- Embeddings -----------------------------------------------------------------------------
 

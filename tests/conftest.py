@@ -26,10 +26,10 @@ def servers() -> Iterator[None]:
         valkey=not settings.REDIS_URL_IS_SET,
     ):
         yield
-        _forget_queues()
+        forget_queues()
 
 
-def _forget_queues() -> None:
+def forget_queues() -> None:
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         for key in client.scan_iter(f"{settings.REDIS_KEY_PREFIX}*"):
             client.delete(key)

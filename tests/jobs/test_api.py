@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
 
 import pytest
-from django.utils import timezone
 from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
 from scribes.models import User
-
-
-def make_job(user: User, *, minutes_ago: int = 0, **fields) -> BackgroundJob:
-    created = timezone.now() - timedelta(minutes=minutes_ago)
-    defaults = {"job_type": "embedding_regeneration", "created_at": created, "deadline_at": created}
-    job = BackgroundJob.objects.create(user=user, **(defaults | fields))
-    job.refresh_from_db()
-    return job
+from tests.jobs.conftest import make_job
 
 
 @pytest.fixture
@@ -47,8 +38,10 @@ def test_detail_has_everything_a_client_needs(api: APIClient, job: BackgroundJob
         "created_at": job.created_at.isoformat().replace("+00:00", "Z"),
         "started_at": None,
         "completed_at": None,
+        "eta_seconds": None,
         "result_data": None,
         "error_message": None,
+        "retry_of": None,
     }
 
 

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from jobs.models import BackgroundJob
 from jobs.tasks import plan_job, run_batch
 from notes import embedding
-from notes.indexing import EmbeddingRegeneration
+from notes.indexing import embed_notes, save_embedded
 from notes.models import Note, Passage
 from scribes.management.commands.demo import psalm
 from scribes.models import User
@@ -97,12 +97,12 @@ def test_only_ones_own_notes_are_embedded(api: APIClient, write, bob: User):
 def test_notes_edited_or_deleted_meanwhile_keep_what_they_have(write):
     """Between reading and writing: old vectors must not meet a newer text."""
     edited, deleted, kept = write("Old text."), write("Gone soon."), write("The same.")
-    job_type = EmbeddingRegeneration()
-    results = job_type.compute([edited.pk, deleted.pk, kept.pk])
+    embedded = embed_notes([edited, deleted, kept])
     Note.objects.get(pk=deleted.pk).delete()
-    edited.content = "New text."
-    edited.save()
-    assert job_type.save(results) == 1
+    changed = Note.objects.get(pk=edited.pk)
+    changed.content = "New text."
+    changed.save()
+    assert save_embedded(embedded) == 1
     assert list(Passage.objects.values_list("note_id", flat=True)) == [kept.pk]
 
 

@@ -1,0 +1,31 @@
+"""How long a job takes, from how fast others went and how far it has come."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import F, Sum
+
+from jobs.models import BackgroundJob
+
+# The newest completed jobs of a type that tell its speed.
+SAMPLE = 5
+
+
+def eta_seconds(job: BackgroundJob, now: datetime) -> int | None:
+    """Seconds until a running job is done, at the speed it had so far; None while unknown."""
+    if job.status != BackgroundJob.Status.RUNNING or not job.done_items or not job.started_at:
+        return None
+    elapsed = (now - job.started_at).total_seconds()
+    return round(elapsed * (job.total_items - job.done_items) / job.done_items)
+
+
+def items_per_second(job_type: str) -> float | None:
+    """The speed of the newest completed jobs of this type, of all users; None without any."""
+    completed = BackgroundJob.objects.filter(
+        job_type=job_type, status=BackgroundJob.Status.COMPLETED, processed_items__gt=0
+    )
+    newest = completed.order_by("-completed_at")[:SAMPLE]
+    took = newest.annotate(took=F("completed_at") - F("started_at"))
+    total = took.aggregate(items=Sum("processed_items"), took=Sum("took"))
+    return total["items"] / total["took"].total_seconds() if total["took"] else None

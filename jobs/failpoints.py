@@ -1,0 +1,50 @@
+"""Named places where a test lets a process die or stop, exactly there. Off in production.
+
+FAILPOINT=<name>:<action>[:<file>] with the actions kill (SIGKILL), stop (SIGSTOP) and raise.
+With a file, it happens once: the first process to delete the file takes it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from django.conf import settings
+
+NAMES = (
+    "after_accept",
+    "before_plan_commit",
+    "after_claim",
+    "after_compute",
+    "before_commit",
+    "after_commit",
+    "before_publish",
+    "after_publish",
+    "before_reconcile_commit",
+)
+
+
+class FailpointReached(Exception):
+    """What the action `raise` raises."""
+
+
+def failpoint(name: str) -> None:
+    if settings.FAILPOINT.startswith(f"{name}:"):
+        _, action, *file = settings.FAILPOINT.split(":", 2)
+        if not file or _take(Path(file[0])):
+            _act(name, action)
+
+
+def _take(file: Path) -> bool:
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _act(name: str, action: str) -> None:
+    if action == "raise":
+        raise FailpointReached(name)
+    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
