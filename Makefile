@@ -1,42 +1,47 @@
 # `make` lists the targets. Everything lives in .venv and .data; deleting both starts afresh.
+# Programs are named with their folder: macOS's make looks for them before it sets a PATH.
 PYTHON ?= python3
-VENV := .venv
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint fmt
+.PHONY: help demo run test chaos lint fmt
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
 
-demo: $(VENV)/ready ## run everything once: 150 Psalms, embedded and searched by meaning
-	@python manage.py embedded python manage.py demo
+demo: $(BIN)/.installed ## run everything once: 150 Psalms, embedded and searched by meaning
+	@$(BIN)/python manage.py embedded $(BIN)/python manage.py demo
 
-run: $(VENV)/ready ## run everything until Ctrl-C: API, worker, beat, Flower
-	@python manage.py embedded python manage.py up
+run: $(BIN)/.installed ## run everything until Ctrl-C: API, worker, beat, Flower
+	@$(BIN)/python manage.py embedded $(BIN)/python manage.py up
 
-test: $(VENV)/ready-dev ## run the whole test suite
-	@pytest
+test: $(BIN)/.installed-dev ## run the whole test suite
+	@$(BIN)/pytest
 
-lint: $(VENV)/ready-dev ## check format, style, types, settings and migrations
-	ruff format --check .
-	ruff check .
-	mypy .
-	python manage.py check --fail-level WARNING
-	python -W ignore manage.py makemigrations --check --dry-run
+chaos: $(BIN)/.installed-dev ## do to the jobs what a server room does, for a quarter of an hour
+	@$(BIN)/pytest tests/chaos --long
 
-fmt: $(VENV)/ready-dev ## format the code
-	ruff format .
-	ruff check --fix .
+lint: $(BIN)/.installed-dev ## check format, style, types, settings, migrations and the API's schema
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy .
+	$(BIN)/python manage.py check --fail-level WARNING
+	$(BIN)/python -W ignore manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+fmt: $(BIN)/.installed-dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
-$(VENV)/ready: requirements.txt | $(VENV)/bin/python
-	$(VENV)/bin/pip install --quiet -r requirements.txt
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Scribes needs Python 3.11 to 3.13: make PYTHON=python3.13")'
+	$(PYTHON) -m venv --clear .venv
+
+$(BIN)/.installed: requirements.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet -r requirements.txt
 	@touch $@
 
-$(VENV)/ready-dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
-	$(VENV)/bin/pip install --quiet -r requirements-dev.txt
-	@touch $@ $(VENV)/ready
+$(BIN)/.installed-dev: requirements-dev.txt requirements.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	@touch $@ $(BIN)/.installed

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready
+from celery.signals import setup_logging, worker_process_init, worker_ready
 from kombu import Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
@@ -65,6 +65,9 @@ def configuration() -> dict[str, Any]:
         # Leases make a second delivery harmless; cancelling would interrupt like a soft limit.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_concurrency": settings.WORKER_CONCURRENCY,
+        # Against leaks. Far above a process with a model in it: a new one loads it again.
+        "worker_max_tasks_per_child": 1000,
+        "worker_max_memory_per_child": 3_000_000,  # kB
         # A slow machine needs longer than the default 4 s to start a process.
         "worker_proc_alive_timeout": 30,
         # All queues are declared, so that a bare `celery -A scribes worker` serves every one.
@@ -101,6 +104,13 @@ def log_as_django_does(**_: Any) -> None:
     from django.conf import settings
 
     logging.config.dictConfig(settings.LOGGING)
+
+
+@worker_process_init.connect
+def leave_the_group(**_: Any) -> None:
+    """Whoever stops a worker signals its whole process group, as honcho does. That must not reach
+    the pool: a process in the middle of a batch finishes it, and the worker waits for that."""
+    os.setpgid(0, 0)
 
 
 @worker_ready.connect

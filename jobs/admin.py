@@ -3,6 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ChangeList
+from django.db import DataError
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -27,6 +30,13 @@ class BackgroundJobAdmin(admin.ModelAdmin[BackgroundJob]):
             "<br>{} % · {}/{}",
             *(job.progress_percent, job.progress_percent, job.done_items, job.total_items),
         )
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """A filter that PostgreSQL refuses, such as a NUL, is a wrong filter, not an error."""
+        try:
+            return super().get_changelist_instance(request)
+        except (DataError, OverflowError, ValueError) as error:
+            raise IncorrectLookupParameters(error) from error
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -27,5 +27,5 @@ def items_per_second(job_type: str) -> float | None:
     )
     newest = completed.order_by("-completed_at")[:SAMPLE]
     took = newest.annotate(took=F("completed_at") - F("started_at"))
-    total = took.aggregate(items=Sum("processed_items"), took=Sum("took"))
-    return total["items"] / total["took"].total_seconds() if total["took"] else None
+    total = took.aggregate(items=Sum("processed_items"), time=Sum("took"))
+    return total["items"] / total["time"].total_seconds() if total["time"] else None

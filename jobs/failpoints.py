@@ -13,7 +13,6 @@ from pathlib import Path
 from django.conf import settings
 
 NAMES = (
-    "after_accept",
     "before_plan_commit",
     "after_claim",
     "after_compute",

@@ -162,7 +162,9 @@ class BackgroundJob(models.Model):
         """queued or running -> failed. What its batches have saved is kept."""
         active = BackgroundJob.objects.active().filter(pk=self.pk)
         return bool(
-            active.update(status=self.Status.FAILED, error_message=reason, completed_at=Now())
+            active.update(
+                status=self.Status.FAILED, error_message=storable(reason), completed_at=Now()
+            )
         )
 
     def cancel(self) -> bool:
@@ -288,7 +290,7 @@ class JobBatch(models.Model):
                 status=self.Status.PENDING,
                 lease_expires_at=None,
                 dispatched_at=None,
-                error=error,
+                error=storable(error),
             )
         )
 
@@ -373,6 +375,11 @@ class ItemFailure(models.Model):
     @property
     def hint(self) -> str:
         return HINTS.get(self.error_class, OTHER_HINT)
+
+
+def storable(text: str) -> str:
+    """PostgreSQL stores neither NUL nor halves of surrogate pairs, and an exception may quote them."""
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 
 def lease_end() -> Any:

@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from jobs import broker
 from jobs.failpoints import failpoint
-from jobs.models import BackgroundJob, ItemFailure, JobBatch
+from jobs.models import BackgroundJob, ItemFailure, JobBatch, storable
 from scribes.models import User
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 # the processes working on it. Each cut makes parts of a tenth, so 100 items take two cuts.
 MAX_ATTEMPTS = 3
 PARTS = 10
+ENQUEUE_ATTEMPTS = 3
 
 Renew = Callable[[], None]
 """Says that the work goes on. Raises LeaseLost when it need not."""
@@ -89,25 +90,34 @@ def enqueue(
     retry_of: BackgroundJob | None = None,
 ) -> tuple[BackgroundJob, bool]:
     """A job, and whether it is new: while one of this user and type is active, it is that one."""
+    active = BackgroundJob.objects.for_user(user).active().filter(job_type=job_type)
+    for _ in range(ENQUEUE_ATTEMPTS):
+        try:
+            return _create(user, job_type, parameters, retry_of), True
+        except IntegrityError:
+            if job := active.first():
+                return job, False
+        # The active one ended between our INSERT and our look, so its slot is free now.
+    return _create(user, job_type, parameters, retry_of), True
+
+
+def _create(
+    user: User, job_type: str, parameters: dict[str, Any], retry_of: BackgroundJob | None
+) -> BackgroundJob:
+    """Raises IntegrityError while a job of this user and type is active."""
     now = timezone.now()
-    try:
-        with transaction.atomic():
-            job = BackgroundJob.objects.create(
-                user=user,
-                job_type=job_type,
-                parameters=parameters,
-                retry_of=retry_of,
-                created_at=now,
-                dispatched_at=now,
-                deadline_at=now + timedelta(seconds=settings.JOB_TIMEOUT),
-            )
-            publish_plan(job.pk)
-    except IntegrityError:
-        active = BackgroundJob.objects.for_user(user).active().filter(job_type=job_type).first()
-        # It ended between our INSERT and our look: then its slot is free.
-        return (active, False) if active else enqueue(user, job_type, parameters, retry_of)
-    failpoint("after_accept")
-    return job, True
+    with transaction.atomic():
+        job = BackgroundJob.objects.create(
+            user=user,
+            job_type=job_type,
+            parameters=parameters,
+            retry_of=retry_of,
+            created_at=now,
+            dispatched_at=now,
+            deadline_at=now + timedelta(seconds=settings.JOB_TIMEOUT),
+        )
+        publish_plan(job.pk)
+    return job
 
 
 def retry_failed(job: BackgroundJob) -> tuple[BackgroundJob, bool] | None:
@@ -137,8 +147,8 @@ def publish_batches(job_type: JobType, batch_ids: Sequence[int]) -> None:
 def publish(task: Task[..., Any], *args: Any, queue: str) -> None:
     """Send a message once the transaction commits. The only door to the broker.
 
-    A broker that is down or slow costs at most jobs.broker.PUBLISH_SECONDS and a line in the
-    log: the row stays as it is, and the reconciler publishes again.
+    A broker that is down or slow costs a few times jobs.broker.TIMEOUT_SECONDS and a
+    line in the log: the row stays as it is, and the reconciler publishes again.
     """
     transaction.on_commit(partial(broker.send, task, args, queue), robust=True)
 
@@ -204,22 +214,22 @@ def run_batch(batch_id: int, claimant: str) -> None:
     if batch is None:
         return
     failpoint("after_claim")
-    job_type = JOB_TYPES[batch.job.job_type]
+    try:
+        _run(batch, JOB_TYPES[batch.job.job_type])
+    except LeaseLost:
+        logger.info("%s had lost its lease or its job; nothing is written", batch)
+    except Exception as error:
+        logger.exception("%s could not be finished", batch)
+        batch.release(f"{type(error).__name__}: {error}")
+
+
+def _run(batch: JobBatch, job_type: JobType) -> None:
     if batch.attempts > MAX_ATTEMPTS:
         _give_up(batch, job_type)
         return
-    try:
-        results, failures = _compute(job_type, batch)
-        failpoint("after_compute")
-        written = _write(job_type, batch, results, failures)
-    except LeaseLost:
-        logger.info("%s: its lease or its job has ended; nothing is written", batch)
-    except Exception as error:
-        logger.exception("%s could not be written", batch)
-        batch.release(f"{type(error).__name__}: {error}")
-    else:
-        if written:
-            _report(batch.job)
+    results, failures = _compute(job_type, batch)
+    failpoint("after_compute")
+    _write(job_type, batch, results, failures)
 
 
 def _renewer(batch: JobBatch) -> Renew:
@@ -266,36 +276,34 @@ def _compute_each(
 
 
 def _failure(batch: JobBatch, item_id: int, error_class: str, message: str) -> ItemFailure:
-    # PostgreSQL stores no NUL, and an exception may quote one.
-    text = message.replace("\0", "\\0")
+    text = storable(message)
     return ItemFailure(job=batch.job, item_id=item_id, error_class=error_class, message=text)
 
 
 def _write(
     job_type: JobType, batch: JobBatch, results: list[Any], failures: list[ItemFailure]
-) -> bool:
-    """Results, failures and counters in one transaction, or nothing at all.
+) -> None:
+    """Results, failures and counters in one transaction, or nothing at all. Raises LeaseLost.
 
-    False when the lease was lost or the job is no longer running. The job's row comes last: its
-    lock is what other batches of the job wait for.
+    The job's row comes last: its lock is what other batches of the job wait for.
     """
     with transaction.atomic():
         if not batch.finish():
-            return False
+            raise LeaseLost(batch)
         saved = sum(job_type.save(batch.job, result) for result in results)
         ItemFailure.objects.bulk_create(failures)
         skipped = len(batch.item_ids) - saved - len(failures)
-        return _count(batch, job_type, processed=saved, failed=len(failures), skipped=skipped)
+        _count(batch, job_type, processed=saved, failed=len(failures), skipped=skipped)
 
 
 def _give_up(batch: JobBatch, job_type: JobType) -> None:
     """leased -> dead: its items go on in smaller batches; a single one has failed."""
     with transaction.atomic():
         if not batch.bury():
-            return
+            raise LeaseLost(batch)
         if len(batch.item_ids) > 1:
-            job = BackgroundJob.objects.select_for_update(no_key=True, of=("self",))
-            JobBatch.append(job.get(pk=batch.job_id), _parts(batch.item_ids))
+            BackgroundJob.objects.select_for_update(no_key=True, of=("self",)).get(pk=batch.job_id)
+            JobBatch.append(batch.job, _parts(batch.item_ids))
             _count(batch, job_type)
         else:
             failure = _failure(batch, batch.item_ids[0], "AttemptsUsedUp", batch.error)
@@ -309,16 +317,15 @@ def _parts(item_ids: Sequence[int]) -> list[Sequence[int]]:
     return [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
 
 
-def _count(batch: JobBatch, job_type: JobType, **counts: int) -> bool:
-    """The end of every transaction that ends a batch; if the job has ended, undo it all."""
+def _count(batch: JobBatch, job_type: JobType, **counts: int) -> None:
+    """The end of every transaction that ends a batch. Raises LeaseLost if the job has ended."""
     if not batch.job.add(**counts):
-        transaction.set_rollback(True)
-        return False
+        raise LeaseLost(batch)
     failpoint("before_commit")
     transaction.on_commit(partial(failpoint, "after_commit"))
     publish_batches(job_type, JobBatch.dispatch(batch.job, 1))
+    transaction.on_commit(partial(_report, batch.job), robust=True)
     _complete(batch.job, job_type)
-    return True
 
 
 def _complete(job: BackgroundJob, job_type: JobType) -> None:
@@ -326,6 +333,7 @@ def _complete(job: BackgroundJob, job_type: JobType) -> None:
     if not job.has_unfinished_batches():
         job.refresh_from_db()
         job.complete(job_type.summary(job))
+        transaction.on_commit(partial(_report_completion, job), robust=True)
 
 
 def _report(job: BackgroundJob) -> None:
@@ -334,8 +342,8 @@ def _report(job: BackgroundJob) -> None:
         "Job %s: %d/%d processed, %d failed, %d%% done",
         *(job.pk, job.done_items, job.total_items, job.failed_items, job.progress_percent),
     )
-    if job.status == BackgroundJob.Status.COMPLETED:
-        succeeded = job.processed_items
-        logger.info(
-            "Job %s: complete, %d succeeded, %d failed", job.pk, succeeded, job.failed_items
-        )
+
+
+def _report_completion(job: BackgroundJob) -> None:
+    counts = job.processed_items, job.failed_items
+    logger.info("Job %s: complete, %d succeeded, %d failed", job.pk, *counts)

@@ -12,11 +12,12 @@ import json
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from django.conf import settings
+from rest_framework.exceptions import APIException
 from tokenizers import Tokenizer
 
 from notes.passages import Token
@@ -34,8 +35,11 @@ ENCODE_BATCH_SIZE = 32
 _lock = Lock()
 
 
-class ModelUnavailable(Exception):
-    """The embedding model cannot be loaded; the message says from where, and why."""
+class ModelUnavailable(APIException):
+    """The embedding model cannot be loaded; the message says from where, and why. Over HTTP: 503."""
+
+    status_code = 503
+    default_code = "model_unavailable"
 
 
 def embed(texts: list[str]) -> Vectors:
@@ -99,21 +103,20 @@ def model_version() -> str:
 
 
 def dimension() -> int:
-    return int(_config("config.json")["hidden_size"])
+    return _config("config.json", "hidden_size")
 
 
 def max_tokens() -> int:
     """How many tokens of a text the model reads, its two marks for begin and end included."""
-    return int(_config("sentence_bert_config.json")["max_seq_length"])
+    return _config("sentence_bert_config.json", "max_seq_length")
 
 
 @cache
-def _config(name: str) -> dict[str, Any]:
+def _config(file: str, key: str) -> int:
     try:
-        config: dict[str, Any] = json.loads((model_path() / name).read_text())
-    except OSError as error:
-        raise ModelUnavailable(f"No embedding model at {model_path()}: {error}") from error
-    return config
+        return int(json.loads((model_path() / file).read_text())[key])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnavailable(f"No embedding model at {model_path()}: {error!r}") from error
 
 
 def tokenize(text: str) -> list[Token]:
@@ -126,7 +129,10 @@ def tokenize(text: str) -> list[Token]:
 @cache
 def _tokenizer() -> Tokenizer:
     """Of its own, since the packaged one cuts every text off at 128 tokens and pads it to them."""
-    tokenizer = Tokenizer.from_file(str(model_path() / "tokenizer.json"))
+    try:
+        tokenizer = Tokenizer.from_file(str(model_path() / "tokenizer.json"))
+    except Exception as error:  # what the library raises is no class of its own
+        raise ModelUnavailable(f"No embedding model at {model_path()}: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

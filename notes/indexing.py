@@ -28,6 +28,8 @@ MARKS = 2
 
 class EmbeddedNote(NamedTuple):
     note: Note
+    model: str
+    """Its embedding.model_version()."""
     spans: list[passages.Span]
     vectors: embedding.Vectors
     """float32 [len(spans), dimension]"""
@@ -65,7 +67,7 @@ class EmbeddingRegeneration:
 
     def summary(self, job: BackgroundJob) -> dict[str, Any]:
         return {
-            "model": embedding.model_version(),
+            "model": embedding.model_name(),
             "embedded_notes": job.processed_items,
             "skipped_notes": job.skipped_items,
             "failed_notes": job.failed_items,
@@ -96,6 +98,8 @@ def embed_notes(notes: list[Note], renew: Renew = lambda: None) -> list[Embedded
 
     A blank note has no passages.
     """
+    # Here and not when saving: the first time, it reads the whole model, and no transaction is open.
+    model = embedding.model_version()
     spans = [_spans(note) for note in notes]
     texts = [
         passage_text(note, span) for note, own in zip(notes, spans, strict=True) for span in own
@@ -103,7 +107,7 @@ def embed_notes(notes: list[Note], renew: Renew = lambda: None) -> list[Embedded
     vectors = _embed(texts, renew)
     embedded, start = [], 0
     for note, own in zip(notes, spans, strict=True):
-        embedded.append(EmbeddedNote(note, own, vectors[start : start + len(own)]))
+        embedded.append(EmbeddedNote(note, model, own, vectors[start : start + len(own)]))
         start += len(own)
     return embedded
 
@@ -155,14 +159,13 @@ def save_embedded(embedded: list[EmbeddedNote]) -> int:
         .order_by("pk")
         .values_list("pk", flat=True)
     )
-    model = embedding.model_version()
-    Passage.objects.filter(note__in=unchanged, model=model).delete()
-    rows = [row for result in embedded for row in _rows(result, model)]
+    Passage.objects.filter(note__in=unchanged, model=embedded[0].model).delete()
+    rows = [row for result in embedded for row in _rows(result)]
     Passage.objects.bulk_create(row for row in rows if row.note_id in unchanged)
     return len(unchanged)
 
 
-def _rows(result: EmbeddedNote, model: str) -> list[Passage]:
+def _rows(result: EmbeddedNote) -> list[Passage]:
     return [
         Passage(
             note=result.note,
@@ -171,7 +174,7 @@ def _rows(result: EmbeddedNote, model: str) -> list[Passage]:
             char_start=span.start,
             char_end=span.end,
             text_hash=result.note.text_hash,
-            model=model,
+            model=result.model,
             vector=vector,
         )
         for ordinal, (span, vector) in enumerate(zip(result.spans, result.vectors, strict=True))

@@ -11,38 +11,28 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import serializers, views
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import APIException
 from rest_framework.pagination import BasePagination
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
-from scribes.json_input import parse_json
-
 # --- Input ----------------------------------------------------------------------------------
-
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
-def refuse_unreadable_bodies(get_response: GetResponse) -> GetResponse:
-    """Middleware: bodies that are too large, and bad JSON to the accounts' views.
-
-    Those views (django-allauth) are no REST framework views, so StrictJSONParser does not
-    protect them.
-    """
+def refuse_unreadable_requests(get_response: GetResponse) -> GetResponse:
+    """Middleware: a body that is too large is a 413, a session key that none can be is ignored."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
             return problem(413, f"The body is larger than {limit:,} bytes.")
-        if request.path.startswith("/auth/") and request.body:
-            try:
-                if not isinstance(parse_json(request.body), dict):
-                    return problem(400, "The body must be a JSON object.")
-            except ParseError as error:
-                return problem(400, str(error.detail))
+        # A quoted cookie can hold a NUL, which PostgreSQL would not even look for.
+        if not request.COOKIES.get(settings.SESSION_COOKIE_NAME, "").isalnum():
+            request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
         return get_response(request)
 
     return middleware
@@ -70,7 +60,7 @@ def problem_handler(exception: Exception, context: dict[str, Any]) -> Response |
     response = views.exception_handler(exception, context)
     if response is not None:
         errors = list(_errors(response.data))
-        detail = "; ".join(_sentence(error) for error in errors)
+        detail = "; ".join(sentence(error) for error in errors)
         response.data = problem_body(response.status_code, detail, errors)
         if getattr(context["request"], "accepted_renderer", JSONRenderer).format == "json":
             response.content_type = PROBLEM_TYPE
@@ -91,7 +81,8 @@ def _errors(data: Any, param: str = "") -> Iterator[dict[str, str]]:
         yield error | ({"param": param} if param else {})
 
 
-def _sentence(error: dict[str, str]) -> str:
+def sentence(error: dict[str, str]) -> str:
+    """One of `errors` for people to read."""
     return f"{error['param']}: {error['message']}" if "param" in error else error["message"]
 
 

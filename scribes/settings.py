@@ -23,7 +23,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 env.read_env(BASE_DIR / ".env")
 
-DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data")))
+DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data"))).resolve()
 
 # --- Safety ---------------------------------------------------------------------------------
 
@@ -47,6 +47,13 @@ DATABASES = {
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
     }
+}
+DATABASES["default"]["OPTIONS"] = {
+    "connect_timeout": 5,
+    # A transaction that waits or idles for so long is a mistake: let nobody else wait for it.
+    "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
+    # What the URL says goes first.
+    **DATABASES["default"].get("OPTIONS", {}),
 }
 REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(DATA_DIR)
 REDIS_MAX_CONNECTIONS = env.int("REDIS_MAX_CONNECTIONS", default=10)
@@ -110,7 +117,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "scribes.api.refuse_unreadable_bodies",
+    "scribes.api.refuse_unreadable_requests",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -122,7 +129,6 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "scribes" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -171,7 +177,8 @@ HEADLESS_JWT_ALGORITHM = "HS256"
 HEADLESS_JWT_ACCESS_TOKEN_EXPIRES_IN = 3600
 # Look the session up with every request: a signed-out or disabled user is refused at once.
 HEADLESS_JWT_STATEFUL_VALIDATION_ENABLED = True
-LOGIN_URL = "/login"
+LOGIN_URL = "/login/"
+LOGIN_REDIRECT_URL = "/"
 
 # --- REST framework -------------------------------------------------------------------------
 
@@ -198,7 +205,7 @@ SPECTACULAR_SETTINGS = {
     # Everything from the sidecar package: the page works without the internet.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"JobStatus": "jobs.models.BackgroundJob.Status"},
+    "ENUM_NAME_OVERRIDES": {"JobState": "jobs.models.BackgroundJob.Status"},
 }
 
 # --- Logs -----------------------------------------------------------------------------------

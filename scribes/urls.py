@@ -17,8 +17,8 @@ urlpatterns = [
     path("", include("notes.urls")),
     path("", include("jobs.urls")),
     path("me", views.Me.as_view(), name="me"),
-    # Sign up, sign in, refresh and sign out, for clients with a bearer token.
-    path("auth/", include("allauth.headless.urls")),
+    # For clients with a bearer token.
+    path("auth/", include("scribes.accounts")),
     # Sign in and out in a browser, for the browsable API.
     path("", include("rest_framework.urls")),
     path("schema", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"),

@@ -37,8 +37,8 @@ class Root(APIView):
             "regenerate embeddings": "regenerate-embeddings",
             "me": "me",
             "documentation": "docs",
-            "sign up": "headless:app:account:signup",
-            "sign in": "headless:app:account:login",
+            "sign up": "auth-signup",
+            "sign in": "auth-login",
             "admin": "admin:index",
         }
         return Response({key: reverse(name, request=request) for key, name in names.items()})

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
+from typing import Any
 
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 
-application = get_wsgi_application()
+_django = get_wsgi_application()
+
+
+def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Everything is UTF-8, whatever charset a request claims.
+
+    Django would decode the query string by that claim, before any of its error handling; a
+    claim such as rot13 then ends the request without an answer.
+    """
+    if claimed := environ.get("CONTENT_TYPE"):
+        environ["CONTENT_TYPE"] = re.sub(r"(?i);\s*charset\s*=[^;]*", "", claimed)
+    return _django(environ, start_response)

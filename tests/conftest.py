@@ -14,6 +14,11 @@ from scribes import embedded
 from scribes.models import User
 from tests.processes import Process, environment, eventually, free_port, running
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="tests/chaos: the whole of it")
+
+
 # --- Servers --------------------------------------------------------------------------------
 
 
@@ -108,7 +113,7 @@ class Web:
 
     def sign_up(self, email: str, password: str = "correct horse battery") -> None:
         account = {"email": email, "password": password}
-        answer = self.post("/auth/app/v1/auth/signup", json=account).json()
+        answer = self.post("/auth/signup", json=account).json()
         self.session.headers["Authorization"] = f"Bearer {answer['meta']['access_token']}"
 
 

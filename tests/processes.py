@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import psutil
 from django.conf import settings
-from django.db import connection
+from django.db import connection, connections
 
 PROGRAMS = Path(sys.executable).parent
 MANAGE = [sys.executable, str(settings.BASE_DIR / "manage.py")]
@@ -31,6 +34,21 @@ def eventually(look: Callable[[], T], timeout: float = 60) -> T:
         assert time.monotonic() < deadline, f"not within {timeout} s: {value!r}"
         time.sleep(0.05)
     return value
+
+
+def at_once(number: int, call: Callable[[int], T]) -> list[T]:
+    """call(0), call(1), … in as many threads, started together."""
+    barrier = Barrier(number)
+
+    def run(n: int) -> T:
+        barrier.wait()
+        try:
+            return call(n)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(run, range(number)))
 
 
 def free_port() -> int:
@@ -55,20 +73,19 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def own_environment(data: Path, **variables: str) -> dict[str, str]:
-    """For a process that is to have a data folder, servers and secrets of its own."""
-    ours = ("DATABASE_URL", "REDIS_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE", "SECRET_KEY")
-    clean = {name: value for name, value in os.environ.items() if name not in ours}
-    return clean | {"DATA_DIR": str(data)} | variables
+    """For a process that is to have a data folder, servers and secrets of its own.
+
+    Empty and not absent, since a variable that is absent is read from .env.
+    """
+    ours = {"DATABASE_URL": "", "REDIS_URL": "", "SECRET_KEY": "", "FLOWER_BASIC_AUTH": ""}
+    settings_module = {"DJANGO_SETTINGS_MODULE": "scribes.settings"}
+    return os.environ | ours | settings_module | {"DATA_DIR": str(data)} | variables
 
 
 def left_over(data: Path) -> list[str]:
     """Command lines of the processes that name this data folder."""
-    lines = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
+    processes = psutil.process_iter(["cmdline"])
+    lines = [" ".join(process.info["cmdline"] or []) for process in processes]
     return [line for line in lines if str(data) in line]
 
 

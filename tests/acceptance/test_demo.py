@@ -23,7 +23,7 @@ def demo(data: Path) -> str:
 
 def test_the_demo_embeds_the_psalms_and_finds_them_by_meaning(tmp_path: Path):
     first = demo(tmp_path / "data")
-    assert "Importing the 150 Psalms" in first
+    assert "Importing 150 Psalms" in first
     assert "Embedded 150 notes in" in first
     assert "notes/s" in first
     assert "Psalm 23" in first

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 
+import pytest
 from django.conf import settings
 
 from tests.conftest import Web
 from tests.processes import Process
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_curl_lines_work_as_typed(web: Web, worker: Process):
     readme = (settings.BASE_DIR / "README.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)

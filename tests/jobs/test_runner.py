@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
-from typing import TypeVar
 
 import pytest
-from django.db import connections
 
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from jobs.reconciler import reconcile
@@ -19,23 +14,7 @@ from jobs.tasks import plan_job, run_batch
 from scribes.models import User
 from tests.counting import Counting, counted
 from tests.jobs.conftest import batch_ids, counts, start
-
-T = TypeVar("T")
-
-
-def at_once(number: int, call: Callable[[int], T]) -> list[T]:
-    """call(0), call(1), … in as many threads, started together."""
-    barrier = Barrier(number)
-
-    def run(n: int) -> T:
-        barrier.wait()
-        try:
-            return call(n)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(number) as pool:
-        return list(pool.map(run, range(number)))
+from tests.processes import at_once
 
 
 def test_planning_makes_batches_of_100(alice: User):

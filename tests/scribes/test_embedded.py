@@ -68,6 +68,16 @@ def test_only_the_owner_gets_at_the_sockets(data: Path):
     assert stat.S_IMODE(int(result.stdout, 8)) == 0o700, result.stderr
 
 
+@pytest.mark.parametrize("name", ["My Notes", "a+b&c", "50%", "#1", "é"])
+def test_a_folder_of_any_name_will_do(tmp_path: Path, name: str):
+    folder = tmp_path / name
+    result = run(folder, *python(WRITE))
+    assert result.returncode == 0, result.stderr
+    result = run(folder, *MANAGE, "migrate", "--plan")
+    assert "scribes.0001_initial" in result.stdout, result.stderr
+    assert not embedded.socket_dir(folder).exists()
+
+
 def test_a_deep_folder_gets_a_short_socket_path(tmp_path: Path):
     deep = tmp_path / ("a" * 60) / ("b" * 60)
     folder = embedded.socket_dir(deep)

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 import pythonbible
@@ -121,9 +122,9 @@ class Api:
         """Sign up, or sign in where the account is there already; keep the token."""
         account = {"email": email, "password": password}
         try:
-            answer = self.call("POST", "/auth/app/v1/auth/signup", account)
+            answer = self.call("POST", "/auth/signup", account)
         except ApiError:
-            answer = self.call("POST", "/auth/app/v1/auth/login", account)
+            answer = self.call("POST", "/auth/login", account)
         self.token = answer["meta"]["access_token"]
 
 
@@ -142,11 +143,23 @@ def tour(api: Api, console: Console) -> None:
 
 
 def import_psalms(api: Api, console: Console) -> None:
-    if api.call("GET", "/notes?limit=1")["total"]:
+    there = titles(api)
+    missing = [number for number in range(1, 151) if f"Psalm {number}" not in there]
+    if not missing:
         console.print("The Psalms are there already, from the last time.")
-        return
-    for number in track(range(1, 151), "Importing the 150 Psalms", console=console):
+    for number in track(missing, f"Importing {len(missing)} Psalms", console=console):
         api.call("POST", "/notes", psalm(number))
+
+
+def titles(api: Api) -> set[str]:
+    """Of all notes, page by page."""
+    found: set[str] = set()
+    for offset in count(0, 100):
+        page = api.call("GET", f"/notes?limit=100&offset={offset}")
+        found.update(note["title"] for note in page["notes"])
+        if offset + 100 >= page["total"]:
+            break
+    return found
 
 
 def psalm(number: int) -> dict[str, Any]:

@@ -29,8 +29,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, command: list[str], **options: Any) -> None:
         if not command or not shutil.which(command[0]):
             raise CommandError("Say which command to run, as in: manage.py embedded bash")
-        # Until the command runs, SIGTERM must unwind the with block: no server is left behind.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        # Until the command runs, these must unwind the with block: no server is left behind.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
         try:
             with embedded.running(
                 settings.DATA_DIR,
@@ -46,15 +47,17 @@ class Command(BaseCommand):
 def run(command: list[str]) -> int:
     """Run the command with both URLs in its environment; its exit status, as a shell gives it.
 
-    Ctrl-C reaches the command from the terminal, so it is ignored here; SIGTERM is passed on.
+    Ctrl-C reaches the command from the terminal, so it is ignored here. SIGTERM is passed on, and
+    so is the end of the terminal, as SIGTERM.
     """
     signal.signal(signal.SIGINT, lambda *_: None)
     urls = {"DATABASE_URL": settings.DATABASE_URL, "REDIS_URL": settings.REDIS_URL}
     child = subprocess.Popen(command, env=os.environ | urls)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        child.send_signal(number)
+        child.terminate()
 
     signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGHUP, pass_on)
     status = child.wait()
     return status if status >= 0 else 128 - status

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 from django.conf import settings
@@ -20,6 +21,8 @@ class Command(BaseCommand):
         self.stdout.write(welcome(addresses))
         self.stdout.flush()
         command, environment = processes.honcho(addresses)
+        # The end of the terminal reaches it as SIGTERM, from `manage.py embedded`.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.execve(command[0], command, environment)  # noqa: S606 Ctrl-C must reach it directly
 
 

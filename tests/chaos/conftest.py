@@ -1,0 +1,66 @@
+"""`pytest tests/chaos` runs a short version; `--long`, which is `make chaos`, the whole of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.harness import QUICK, Account, Broker, House
+from tests.counting import create_table
+
+accounts: list[Account] = []
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """rounds(short, long): how often to do it in this run."""
+    long = request.config.getoption("--long")
+    return lambda short, full: full if long else short
+
+
+@pytest.fixture
+def account(request: pytest.FixtureRequest) -> Account:
+    """A line of the table, with the test's own name."""
+    name = request.node.name.removeprefix("test_").replace("_", " ")
+    accounts.append(Account(name))
+    return accounts[-1]
+
+
+@pytest.fixture
+def broker(transactional_db: None, tmp_path: Path) -> Iterator[Broker]:
+    create_table()
+    broker = Broker(tmp_path)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def house(broker: Broker, tmp_path: Path) -> Iterator[House]:
+    """With leases and reconciler in seconds."""
+    house = House(tmp_path, broker, QUICK)
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def house_as_shipped(broker: Broker, tmp_path: Path) -> Iterator[House]:
+    """With the default settings."""
+    house = House(tmp_path, broker, {"WORKER_CONCURRENCY": "2"})
+    yield house
+    house.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not accounts:
+        return
+    head = ("what", "rounds", "faults", "recovery p50", "max", "lost", "duplicated")
+    rows = [head, tuple("---" for _ in head), *(account.row() for account in accounts)]
+    terminalreporter.section("chaos")
+    terminalreporter.write_line(
+        f"{platform.processor() or platform.machine()}, {platform.system()}"
+    )
+    for row in rows:
+        terminalreporter.write_line("| " + " | ".join(row) + " |")

@@ -1,0 +1,385 @@
+"""Everything that a server room does to jobs, done to real processes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from threading import Event, Thread
+
+import psutil
+import pytest
+from django.conf import settings
+from django.db import connection, connections
+
+from jobs import broker as jobs_broker
+from jobs.failpoints import NAMES
+from jobs.models import BackgroundJob
+from scribes.models import User
+from tests.chaos.harness import (
+    Account,
+    Broker,
+    House,
+    Program,
+    children,
+    kill,
+    make_job,
+    until_it_ends,
+    until_it_moves,
+)
+from tests.conftest import client_of
+from tests.counting import counted
+from tests.processes import eventually
+
+Rounds = Callable[[int, int], int]
+
+
+def assert_exact(account: Account, job: BackgroundJob, expected: list[int]) -> None:
+    account.check(job, expected)
+    assert (account.lost, account.duplicated) == (0, 0)
+    assert job.status == "completed"
+    assert job.processed_items == len(expected)
+    assert job.done_items == job.total_items
+
+
+# --- 1. Accepted is never lost --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["down", "stopped", "paused", "flushed"])
+def test_accepted_while_redis_is(
+    fault: str, house: House, broker: Broker, rounds: Rounds, account: Account, monkeypatch
+):
+    """Every request is answered 202 within 3 s, and every job completes afterwards."""
+    account.rounds, account.faults = rounds(24, 250), 1
+    people = [User.objects.create_user(f"{n}@example.com") for n in range(account.rounds)]
+    publish_to(broker, monkeypatch)
+    interrupted: AbstractContextManager[None] = getattr(broker, fault)()
+    with interrupted, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(post, people))
+    assert {status for status, _ in answers} == {202}
+    assert max(seconds for _, seconds in answers) < 3
+    house.beat()
+    house.ready_worker()
+    completed = BackgroundJob.objects.filter(status="completed")
+    eventually(lambda: completed.count() == account.rounds, timeout=300)
+
+
+def publish_to(broker: Broker, monkeypatch) -> None:
+    """This process, which plays the web process, takes the test's broker."""
+    from celery import current_app
+
+    monkeypatch.setattr(settings, "REDIS_URL", broker.url)
+    monkeypatch.setitem(
+        current_app.conf, "broker_url", broker.url.replace("unix://", "redis+socket://")
+    )
+    jobs_broker._producers.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def publish_as_before():
+    yield
+    jobs_broker._producers.cache_clear()
+
+
+def post(user: User) -> tuple[int, float]:
+    start = time.monotonic()
+    try:
+        response = client_of(user).post("/semantic/regenerate-embeddings")
+        return response.status_code, time.monotonic() - start
+    finally:
+        connections.close_all()
+
+
+# --- 2. Killed workers ----------------------------------------------------------------------
+
+
+def test_pool_processes_killed(house: House, rounds: Rounds, account: Account):
+    house.beat()
+    worker = house.ready_worker()
+    account.rounds = account.faults = rounds(6, 70)
+    job = make_job("a@example.com", 400 * account.rounds, seconds=0.005)
+    until_it_moves(job)
+    dice = random.Random(1)
+    for _ in range(account.faults):
+        time.sleep(dice.uniform(0, 0.3))
+        kill(dice.choice(children(worker)))
+        account.recoveries.append(until_it_moves(job))
+        job.refresh_from_db()
+        assert not job.is_terminal, "the job was too short"
+    job = until_it_ends(job)
+    assert_exact(account, job, list(range(job.total_items)))
+    assert max(account.recoveries) < 10
+
+
+def test_whole_workers_killed(house: House, rounds: Rounds, account: Account):
+    house.beat()
+    worker = house.ready_worker()
+    account.rounds = account.faults = rounds(2, 30)
+    job = make_job("a@example.com", 700 * account.rounds, seconds=0.01)
+    until_it_moves(job)
+    for _ in range(account.faults):
+        kill(worker)
+        worker = house.worker()
+        account.recoveries.append(until_it_moves(job))
+        job.refresh_from_db()
+        assert not job.is_terminal, "the job was too short"
+    job = until_it_ends(job)
+    assert_exact(account, job, list(range(job.total_items)))
+
+
+def test_the_only_worker_killed_with_default_settings(
+    house_as_shipped: House, rounds: Rounds, account: Account
+):
+    house = house_as_shipped
+    house.beat()
+    worker = house.ready_worker()
+    account.rounds = account.faults = rounds(1, 5)
+    job = make_job("a@example.com", 3000 * account.rounds, seconds=0.02)
+    until_it_moves(job)
+    again = job.batches.filter(status="leased", attempts__gt=1)
+    for _ in range(account.faults):
+        kill(worker)
+        start = time.monotonic()
+        worker = house.worker()
+        eventually(again.exists, timeout=120)
+        account.recoveries.append(time.monotonic() - start)
+        eventually(lambda: not again.exists())
+    job.cancel()
+    account.check(job, counted(job))
+    assert max(account.recoveries) <= 120
+    assert sorted(account.recoveries)[len(account.recoveries) // 2] <= 60
+
+
+# --- 3. No stale writer ---------------------------------------------------------------------
+
+
+def test_stopped_past_the_lease_then_continued(
+    house: House, rounds: Rounds, account: Account, tmp_path: Path
+):
+    """The zombie has computed its batch, and another process has finished it meanwhile."""
+    house.beat()
+    account.rounds = account.faults = rounds(2, 20)
+    for number in range(account.rounds):
+        flag = tmp_path / f"flag{number}"
+        flag.touch()
+        zombie = house.ready_worker(FAILPOINT=f"after_compute:stop:{flag}")
+        job = make_job(f"{number}@example.com", 20)
+        eventually(lambda flag=flag: not flag.exists())  # type: ignore[misc]
+        stopped = stopped_child(zombie)
+        other = house.worker()
+        job = until_it_ends(job)
+        before = BackgroundJob.objects.values().get(pk=job.pk)
+        stopped.send_signal(signal.SIGCONT)
+        eventually(lambda zombie=zombie: refused(zombie))  # type: ignore[misc]
+        assert BackgroundJob.objects.values().get(pk=job.pk) == before
+        assert_exact(account, job, list(range(20)))
+        kill(zombie)
+        kill(other)
+
+
+def stopped_child(worker: Program) -> psutil.Process:
+    def look() -> list[psutil.Process]:
+        return [child for child in children(worker) if child.status() == psutil.STATUS_STOPPED]
+
+    return eventually(look)[0]
+
+
+def refused(worker: Program) -> bool:
+    """It has found its lease gone."""
+    return "nothing is written" in worker.log.read_text()
+
+
+# --- 4. Exact progress ----------------------------------------------------------------------
+
+
+def test_eight_workers_on_one_job_with_kills(house: House, rounds: Rounds, account: Account):
+    house.beat()
+    number, items = rounds(3, 8), rounds(2000, 10_000)
+    workers = [
+        house.ready_worker(WORKER_CONCURRENCY="1", JOB_PARALLELISM="8") for _ in range(number)
+    ]
+    account.rounds = 1
+    job = make_job("a@example.com", items, seconds=0.01, plans={"5": "raise", "6": "skip"})
+    seen: list[tuple[int, int]] = []
+    with watching(job, seen):
+        until_it_moves(job)
+        for worker in workers[1:]:
+            kill(children(worker)[0])
+            account.faults += 1
+            time.sleep(0.5)
+        job = until_it_ends(job)
+    account.check(job, [n for n in range(items) if n not in (5, 6)])
+    assert (account.lost, account.duplicated) == (0, 0)
+    assert (job.status, job.failed_items, job.skipped_items) == ("completed", 1, 1)
+    assert job.done_items == job.total_items == items
+    assert seen == sorted(seen)
+    assert max(percent for percent, _ in seen) <= 100
+
+
+class watching:
+    """Reads the job's progress all the time, from another connection."""
+
+    def __init__(self, job: BackgroundJob, seen: list[tuple[int, int]]) -> None:
+        self.stop = Event()
+        self.thread = Thread(target=self.look, args=(job.pk, seen))
+
+    def look(self, job_id, seen: list[tuple[int, int]]) -> None:
+        while not self.stop.is_set():
+            job = BackgroundJob.objects.get(pk=job_id)
+            seen.append((job.progress_percent, job.done_items))
+            time.sleep(0.01)
+        connections.close_all()
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *error) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+# --- 6. Fair --------------------------------------------------------------------------------
+
+
+def test_a_small_job_beside_a_huge_one(house: House, rounds: Rounds, account: Account):
+    house.beat()
+    house.ready_worker()
+    account.rounds = 1
+    alone = took(make_job("small@example.com", 100, seconds=0.01))
+    huge = make_job("huge@example.com", 20_000, seconds=0.01)
+    until_it_moves(huge)
+    beside = took(make_job("other@example.com", 100, seconds=0.01))
+    huge.refresh_from_db()
+    assert huge.status == "running"
+    assert beside <= 10 * alone
+    huge.cancel()
+
+
+def took(job: BackgroundJob) -> float:
+    """Seconds from the start of the work: how long the reconciler took to see it is not the point."""
+    job = until_it_ends(job)
+    assert job.started_at
+    assert job.completed_at
+    return (job.completed_at - job.started_at).total_seconds()
+
+
+# --- 7. Poison stays alone ------------------------------------------------------------------
+
+
+def test_items_that_raise_or_kill_or_hang(house: House, account: Account):
+    house.beat()
+    house.ready_worker(TASK_TIME_LIMIT="3")
+    plans = {"11": "raise", "22": "memory", "33": "exit", "44": "hang"}
+    account.rounds, account.faults = 1, len(plans)
+    job = until_it_ends(make_job("a@example.com", 60, plans=plans))
+    expected = [n for n in range(60) if str(n) not in plans]
+    account.check(job, expected)
+    assert (account.lost, account.duplicated) == (0, 0)
+    assert (job.status, job.processed_items, job.failed_items) == ("completed", 56, 4)
+    causes = dict(job.failures.values_list("item_id", "error_class"))
+    assert causes == {
+        11: "ArithmeticError",
+        22: "MemoryError",
+        33: "AttemptsUsedUp",
+        44: "AttemptsUsedUp",
+    }
+
+
+# --- 8. Cancel ------------------------------------------------------------------------------
+
+
+def test_cancel_stops_within_a_batch(house: House, rounds: Rounds, account: Account):
+    house.beat()
+    house.ready_worker()
+    account.rounds = rounds(2, 20)
+    for number in range(account.rounds):
+        job = make_job(f"{number}@example.com", 2000, seconds=0.01)
+        until_it_moves(job)
+        assert job.cancel()
+        job.refresh_from_db()
+        kept = counted(job)
+        time.sleep(0.5)
+        assert counted(job) == kept
+        assert job.processed_items == len(kept) < 2000
+        assert not job.is_terminal or job.status == "cancelled"
+
+
+# --- 12. Two of everything ------------------------------------------------------------------
+
+
+def test_two_beats_and_two_workers(house: House, account: Account):
+    account.rounds = 1
+    for _ in range(2):
+        house.beat()
+        house.ready_worker()
+    job = until_it_ends(make_job("a@example.com", 1000, seconds=0.002))
+    assert_exact(account, job, list(range(1000)))
+
+
+# --- 13. Self-healing -----------------------------------------------------------------------
+
+
+def test_redis_restarted(house: House, broker: Broker, rounds: Rounds, account: Account):
+    house.beat()
+    house.ready_worker()
+    account.rounds = account.faults = rounds(2, 20)
+    for number in range(account.rounds):
+        job = make_job(f"{number}@example.com", 4000, seconds=0.01)
+        until_it_moves(job)
+        (broker.kill if number % 2 else broker.shutdown)()
+        time.sleep(1)
+        broker.start()
+        time.sleep(0.5)
+        account.recoveries.append(until_it_moves(job, timeout=60))
+        job.cancel()
+    assert max(account.recoveries) <= 60
+
+
+def test_postgresql_crashed(house: House, rounds: Rounds, account: Account):
+    """One of its processes killed: PostgreSQL ends all sessions and recovers."""
+    house.beat()
+    house.ready_worker()
+    account.rounds = account.faults = rounds(1, 10)
+    job = make_job("a@example.com", 600 * account.rounds, seconds=0.01)
+    until_it_moves(job)
+    for _ in range(account.rounds):
+        crash_postgresql()
+        account.recoveries.append(until_it_moves(job, timeout=60))
+    job = until_it_ends(job)
+    assert_exact(account, job, list(range(job.total_items)))
+
+
+def crash_postgresql() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    psutil.Process(pid).kill()
+    connection.close()
+
+    def back() -> bool:
+        try:
+            connection.ensure_connection()
+        except Exception:  # noqa: BLE001 it is starting
+            return False
+        return True
+
+    eventually(back)
+
+
+# --- Failpoints -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_process_killed_exactly(name: str, house: House, account: Account, tmp_path: Path):
+    flag = tmp_path / "flag"
+    flag.touch()
+    account.rounds = account.faults = 1
+    house.beat()
+    house.worker(FAILPOINT=f"{name}:kill:{flag}")
+    job = until_it_ends(make_job("a@example.com", 200, seconds=0.002))
+    assert not flag.exists()
+    assert_exact(account, job, list(range(200)))
