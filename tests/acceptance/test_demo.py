@@ -11,7 +11,7 @@ from tests.processes import MANAGE, left_over, own_environment
 def demo(data: Path) -> str:
     result = subprocess.run(
         [*MANAGE, "embedded", *MANAGE, "demo"],
-        env=own_environment(data),
+        env=own_environment(data, WORKER_CONCURRENCY="1"),
         capture_output=True,
         text=True,
         timeout=300,

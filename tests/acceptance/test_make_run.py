@@ -101,7 +101,7 @@ def test_the_worker_says_what_it_is(scribes: Process):
         r"concurrency: +\d",
         r"time limit: +300 s",
         r"queues: +default, embeddings, reminders",
-        r"tasks: +.*jobs\.tasks\.plan_job, jobs\.tasks\.run_batch",
+        r"tasks: +.*jobs\.tasks\.plan_job, jobs\.tasks\.reconcile, jobs\.tasks\.run_batch",
     ):
         printed(scribes, f"({pattern})")
 

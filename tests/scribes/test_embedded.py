@@ -68,9 +68,8 @@ def test_only_the_owner_gets_at_the_sockets(data: Path):
     assert stat.S_IMODE(int(result.stdout, 8)) == 0o700, result.stderr
 
 
-@pytest.mark.parametrize("name", ["My Notes", "a+b&c", "50%", "#1", "é"])
-def test_a_folder_of_any_name_will_do(tmp_path: Path, name: str):
-    folder = tmp_path / name
+def test_a_folder_of_any_name_will_do(tmp_path: Path):
+    folder = tmp_path / "My Notes + ä & 50% #1"
     result = run(folder, *python(WRITE))
     assert result.returncode == 0, result.stderr
     result = run(folder, *MANAGE, "migrate", "--plan")
