@@ -31,4 +31,4 @@ def test_the_curl_lines_work_as_typed(web: Web, worker: Process):
         '"is_authenticated": false',
     ):
         assert part in result.stdout
-    assert '"errors"' not in result.stdout
+    assert '"code"' not in result.stdout
