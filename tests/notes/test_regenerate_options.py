@@ -9,7 +9,9 @@ from jobs.models import BackgroundJob
 from notes.models import Note
 from scribes.management.commands.demo import psalm
 from scribes.models import User
+from tests.conftest import client_of
 from tests.notes.test_indexing import regenerate
+from tests.processes import at_once
 
 URL = "/semantic/regenerate-embeddings"
 
@@ -65,3 +67,11 @@ def test_eta_is_what_is_left_at_the_speed_so_far(api: APIClient, notes: list[Not
 @pytest.mark.parametrize("body", [{"dry_run": "perhaps"}, {"only_stale": 7}, []])
 def test_wrong_options_are_400(api: APIClient, body):
     assert api.post(URL, body).status_code == 400
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_requests_at_once_get_one_job(alice: User):
+    answers = at_once(50, lambda _: client_of(alice).post(URL))
+    assert {answer.status_code for answer in answers} == {202}
+    (job,) = BackgroundJob.objects.all()
+    assert {answer.json()["task_id"] for answer in answers} == {str(job.pk)}
