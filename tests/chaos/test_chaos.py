@@ -127,16 +127,43 @@ def test_whole_workers_killed(house: House, rounds: Rounds, account: Account):
 
 def kill_again_and_again(account: Account, fault: Callable[[], None]) -> None:
     """Faults while jobs run, one job after the other; each must be exact in the end."""
-    jobs = [make_job("0@example.com", 1000, seconds=0.01)]
+    jobs = [make_job("0@example.com", 3000, seconds=0.005)]
     until_it_moves(jobs[0])
     while len(account.recoveries) < account.faults:
         fault()
         account.recoveries.append(until_it_moves(jobs[-1]))
         if jobs[-1].is_terminal:
-            jobs.append(make_job(f"{len(jobs)}@example.com", 1000, seconds=0.01))
+            jobs.append(make_job(f"{len(jobs)}@example.com", 3000, seconds=0.005))
             until_it_moves(jobs[-1])
     for job in jobs:
-        assert_exact(account, until_it_ends(job), list(range(1000)))
+        assert_exact(account, until_it_ends(job), list(range(3000)))
+
+
+def test_a_pool_process_killed_with_default_settings(
+    house_as_shipped: House, rounds: Rounds, account: Account
+):
+    """From the kill to the next claim of its batch, long before its lease has run out."""
+    house = house_as_shipped
+    house.beat()
+    worker = house.ready_worker()
+    account.rounds = account.faults = rounds(1, 5)
+    for number in range(account.rounds):
+        # A batch for each process, so that the message which comes again waits for nobody else's.
+        job = make_job(f"{number}@example.com", 200, seconds=0.05)
+        eventually(lambda job=job: job.batches.filter(status="leased").count() == 2)  # type: ignore[misc]
+        before = set(job.batches.values_list("pk", "claim_seq"))
+        start = time.monotonic()
+        kill(children(worker)[0])
+        eventually(lambda job=job, before=before: taken_over(job, before))  # type: ignore[misc]
+        account.recoveries.append(time.monotonic() - start)
+        assert_exact(account, until_it_ends(job), list(range(200)))
+    assert max(account.recoveries) < 10
+
+
+def taken_over(job: BackgroundJob, before: set[tuple[int, int]]) -> bool:
+    """One of these batches has been claimed again."""
+    now = dict(job.batches.filter(status="leased").values_list("pk", "claim_seq"))
+    return any(now.get(batch, claim) > claim for batch, claim in before)
 
 
 @pytest.mark.long
