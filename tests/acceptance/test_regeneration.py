@@ -27,8 +27,11 @@ def web(web: Web) -> Web:
 
 
 def import_psalms(web: Web, numbers: range = range(1, 151)) -> None:
+    """Their first eight verses, which is enough, and quicker."""
     for number in numbers:
-        assert web.post("/notes", json=psalm(number)).status_code == 201
+        note = psalm(number)
+        note["content"] = "\n".join(note["content"].splitlines()[:8])
+        assert web.post("/notes", json=note).status_code == 201
 
 
 def follow(web: Web, job_id: str) -> list[dict[str, Any]]:

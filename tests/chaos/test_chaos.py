@@ -102,7 +102,7 @@ def post(user: User) -> tuple[int, float]:
 def test_pool_processes_killed(house: House, rounds: Rounds, account: Account):
     house.beat()
     worker = house.ready_worker()
-    account.rounds = account.faults = rounds(6, 80)
+    account.rounds = account.faults = rounds(4, 80)
     dice = random.Random(1)
 
     def kill_one() -> None:
@@ -226,7 +226,7 @@ def stopped_child(worker: Program) -> psutil.Process:
 
 def test_eight_workers_on_one_job_with_kills(house: House, rounds: Rounds, account: Account):
     house.beat()
-    number, items = rounds(3, 8), rounds(2000, 10_000)
+    number, items = rounds(3, 8), rounds(1000, 10_000)
     workers = [
         house.ready_worker(WORKER_CONCURRENCY="1", JOB_PARALLELISM="8") for _ in range(number)
     ]
@@ -410,8 +410,15 @@ def reachable(parameters: dict[str, Any]) -> bool:
 
 # --- Failpoints -----------------------------------------------------------------------------
 
+# Four of them are enough for every day.
+MARKS = {
+    name: pytest.mark.long
+    for name in NAMES
+    if name not in ("after_claim", "before_commit", "after_commit", "before_publish")
+}
 
-@pytest.mark.parametrize("name", NAMES)
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in NAMES])
 def test_a_process_killed_exactly(name: str, house: House, account: Account, tmp_path: Path):
     flag = tmp_path / "flag"
     flag.touch()

@@ -183,7 +183,7 @@ def test_any_order_of_events_keeps_the_rows_in_order():
     run_state_machine_as_test(
         Jobs,
         settings=settings(
-            max_examples=25,
+            max_examples=20,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -15,7 +15,7 @@ from notes.models import Note, Passage
 from scribes.management.commands.demo import psalm
 from scribes.models import User
 
-PSALMS = (1, 8, 19, 22, 23, 51, 104, 121, 127, 133)
+PSALMS = (1, 8, 19, 22, 23, 51, 117, 121, 127, 133)
 
 
 def index(*notes: Note) -> None:
