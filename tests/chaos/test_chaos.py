@@ -173,7 +173,7 @@ def test_the_only_worker_killed_with_default_settings(house_as_shipped: House, a
     house.beat()
     worker = house.ready_worker()
     account.rounds = account.faults = 5
-    job = make_job("a@example.com", 15_000, seconds=0.02)
+    job = make_job("a@example.com", 60_000, seconds=0.02)
     until_it_moves(job)
     again = job.batches.filter(status="leased", attempts__gt=1)
     for _ in range(account.faults):
