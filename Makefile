@@ -19,7 +19,7 @@ run: $(BIN)/.installed ## run everything until Ctrl-C: API, worker, beat, Flower
 test: $(BIN)/.installed-dev ## run the whole test suite
 	@$(BIN)/pytest
 
-chaos: $(BIN)/.installed-dev ## do to the jobs what a server room does, for a quarter of an hour
+chaos: $(BIN)/.installed-dev ## do to the jobs what a server room does, and count what was lost
 	@$(BIN)/pytest tests/chaos --long
 
 lint: $(BIN)/.installed-dev ## check format, style, types, settings, migrations and the API's schema
