@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_ready
+from celery.signals import celeryd_after_setup, setup_logging, worker_process_init, worker_ready
 from kombu import Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
@@ -104,6 +104,12 @@ def log_as_django_does(**_: Any) -> None:
     from django.conf import settings
 
     logging.config.dictConfig(settings.LOGGING)
+
+
+@celeryd_after_setup.connect
+def know_own_concurrency(instance: Any, conf: Any, **_: Any) -> None:
+    """`worker -c 4` counts more than the setting: the model's threads are shared out by it."""
+    conf.worker_concurrency = instance.concurrency
 
 
 @worker_process_init.connect

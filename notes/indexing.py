@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from django.db.models import Count, FloatField, Q, Sum, Value
 from django.db.models.functions import Ceil, Length
 
@@ -13,13 +12,12 @@ from jobs.estimate import items_per_second
 from jobs.models import BackgroundJob
 from jobs.runner import Renew
 from notes import embedding, passages
+from notes.engines import Vectors
 from notes.models import Note, NoteQuerySet, Passage
 from scribes.models import User
 
 # Of the tokens that fit a passage, at most this part goes to the note's keywords.
 KEYWORDS_SHARE = 0.25
-# Some seconds' work on a slow core.
-TEXTS_BETWEEN_RENEWALS = 64
 # Of English text, where passages end with sentences. Only for estimates.
 CHARACTERS_PER_PASSAGE = 800
 # The model's marks for begin and end.
@@ -31,7 +29,7 @@ class EmbeddedNote(NamedTuple):
     model: str
     """Its embedding.model_version()."""
     spans: list[passages.Span]
-    vectors: embedding.Vectors
+    vectors: Vectors
     """float32 [len(spans), dimension]"""
 
 
@@ -94,30 +92,19 @@ def _weighed(notes: NoteQuerySet) -> Iterable[tuple[int, int]]:
 
 
 def embed_notes(notes: list[Note], renew: Renew = lambda: None) -> list[EmbeddedNote]:
-    """All passages of all notes, in as few calls of the model as `renew` allows.
-
-    A blank note has no passages.
-    """
+    """The passages of these notes with their vectors. A blank note has none."""
     # Here and not when saving: the first time, it reads the whole model, and no transaction is open.
     model = embedding.model_version()
     spans = [_spans(note) for note in notes]
     texts = [
         passage_text(note, span) for note, own in zip(notes, spans, strict=True) for span in own
     ]
-    vectors = _embed(texts, renew)
+    vectors = embedding.embed(texts, renew)
     embedded, start = [], 0
     for note, own in zip(notes, spans, strict=True):
         embedded.append(EmbeddedNote(note, model, own, vectors[start : start + len(own)]))
         start += len(own)
     return embedded
-
-
-def _embed(texts: list[str], renew: Renew) -> embedding.Vectors:
-    windows = []
-    for start in range(0, len(texts), TEXTS_BETWEEN_RENEWALS):
-        renew()
-        windows.append(embedding.embed(texts[start : start + TEXTS_BETWEEN_RENEWALS]))
-    return np.concatenate([embedding.embed([]), *windows])
 
 
 def _spans(note: Note) -> list[passages.Span]:

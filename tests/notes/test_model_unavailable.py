@@ -13,7 +13,7 @@ from notes.models import Note
 from scribes.models import User
 from tests.notes.test_indexing import regenerate
 
-CACHED = (embedding._model, embedding.model_version, embedding._config, embedding._tokenizer)
+CACHED = (embedding._engine, embedding.model_version, embedding._config, embedding._tokenizer)
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from rest_framework.test import APIClient
-from sentence_transformers import SentenceTransformer
 
-from notes.embedding import embed, model_path
+from notes.embedding import embed
 from notes.indexing import embed_notes, save_embedded
 from notes.models import Note, Passage
 from scribes.management.commands.demo import psalm
@@ -135,13 +134,3 @@ def test_status_counts_what_can_be_found(api: APIClient, psalms: dict[int, Note]
 
 def test_status_without_notes_is_full_coverage(api: APIClient):
     assert api.get("/semantic/status").json()["coverage_percent"] == 100.0
-
-
-def test_embed_is_sentence_transformers():
-    texts = ["", "In the beginning", "was the Word " * 200, "λόγος"]
-    expected = SentenceTransformer(str(model_path()), device="cpu").encode(texts)
-    vectors = embed(texts)
-    assert vectors.dtype == np.float32
-    assert vectors.shape == (4, 384)
-    assert vectors == pytest.approx(expected, abs=1e-5)
-    assert embed([]).shape == (0, 384)

@@ -1,0 +1,91 @@
+"""Texts -> vectors, by either engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from django.conf import settings as django_settings
+from sentence_transformers import SentenceTransformer
+
+from notes import embedding, engines
+from scribes.management.commands.demo import psalm
+from tests.processes import environment
+
+TEXTS = ["", "In the beginning", "was the Word " * 200, "λόγος", "🕊️ שָׁלוֹם", "x" * 5000]
+
+
+@pytest.fixture(params=["openvino", "torch"])
+def engine(request: pytest.FixtureRequest, settings) -> Iterator[str]:
+    settings.EMBEDDING_ENGINE = request.param
+    embedding._engine.cache_clear()
+    yield request.param
+    embedding._engine.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def expected() -> np.ndarray:
+    """Of sentence-transformers itself."""
+    texts = TEXTS + [psalm(number)["content"] for number in range(1, 31)]
+    return SentenceTransformer(str(embedding.model_path()), device="cpu").encode(texts)
+
+
+def test_vectors_are_those_of_sentence_transformers(engine: str, expected: np.ndarray):
+    vectors = embedding.embed(TEXTS + [psalm(number)["content"] for number in range(1, 31)])
+    assert vectors.dtype == np.float32
+    assert vectors.shape == expected.shape
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    assert (vectors * expected).sum(axis=1).min() >= 0.9999
+    if engine == "torch":
+        assert vectors == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_texts_no_vectors(engine: str):
+    assert embedding.embed([]).shape == (0, 384)
+
+
+def test_says_often_that_the_work_goes_on(engine: str):
+    calls: list[None] = []
+    embedding.embed(["The Lord is my shepherd. " * 40] * 20, lambda: calls.append(None))
+    assert len(calls) >= 4
+
+
+def test_what_renew_raises_stops_the_work_and_leaves_the_engine_usable(engine: str):
+    def refuse() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        embedding.embed(["a", "b"], refuse)
+    assert embedding.embed(["a"]).shape == (1, 384)
+
+
+def test_falls_back_to_torch(settings, tmp_path, caplog: pytest.LogCaptureFixture):
+    settings.EMBEDDING_ENGINE = "auto"
+    settings.DATA_DIR = tmp_path / "file"
+    settings.DATA_DIR.touch()  # nothing can be kept here
+    engine = engines.load(embedding.model_path(), embedding.model_version())
+    assert isinstance(engine, engines.Torch)
+    assert "torch does, slower" in caplog.text
+
+
+def test_embedding_needs_no_torch():
+    """It would cost every worker ten seconds and half a gigabyte."""
+    code = """
+import sys, django
+django.setup()
+from notes.embedding import embed
+embed(["In the beginning"])
+print(sorted({"torch", "transformers", "sentence_transformers"} & set(sys.modules)))
+"""
+    embedding.embed(["The converted model is there."])
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(DATA_DIR=str(django_settings.DATA_DIR)),
+        cwd=django_settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.strip() == "[]", result.stderr
