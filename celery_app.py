@@ -10,8 +10,12 @@ from typing import Any
 from celery import Celery
 from celery.signals import celeryd_after_setup, setup_logging, worker_process_init, worker_ready
 from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
+
+# With kombu's own, a Redis that dies at the wrong moment ends the worker.
+TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = "jobs.transport:Transport"
 
 app = Celery("scribes")
 app.autodiscover_tasks()
@@ -90,6 +94,11 @@ def configuration() -> dict[str, Any]:
                 "schedule": float(settings.RECONCILE_SECONDS),
                 # One that waited until the next is due has nothing to add.
                 "options": {"expires": settings.RECONCILE_SECONDS},
+            },
+            "embed due notes": {
+                "task": "notes.tasks.embed_due_notes",
+                "schedule": 60.0,
+                "options": {"expires": 60},
             },
         },
     }

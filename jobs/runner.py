@@ -69,8 +69,8 @@ class JobType(Protocol):
         An item that needs nothing (it is empty, or was deleted) is simply not counted.
         """
 
-    def summary(self, job: BackgroundJob) -> dict[str, Any]:
-        """What `result_data` says of a completed job."""
+    def finish(self, job: BackgroundJob) -> dict[str, Any]:
+        """What `result_data` says of the job, in the transaction that completes it: be quick."""
 
 
 JOB_TYPES: dict[str, JobType] = {}
@@ -128,7 +128,7 @@ def retry_failed(job: BackgroundJob) -> tuple[BackgroundJob, bool] | None:
     item_ids = list(job.failures.values_list("item_id", flat=True))
     if not item_ids:
         return None
-    return enqueue(job.user, job.job_type, {"item_ids": item_ids}, retry_of=job)
+    return enqueue(job.user, job.job_type, job.parameters | {"item_ids": item_ids}, retry_of=job)
 
 
 def publish_plan(job_id: UUID) -> None:
@@ -332,7 +332,7 @@ def _complete(job: BackgroundJob, job_type: JobType) -> None:
     """Call it with the job's row locked: then the last of the batches sees all the others."""
     if not job.has_unfinished_batches():
         job.refresh_from_db()
-        job.complete(job_type.summary(job))
+        job.complete(job_type.finish(job))
         transaction.on_commit(partial(_report_completion, job), robust=True)
 
 

@@ -10,6 +10,7 @@ class NotesConfig(AppConfig):
     def ready(self) -> None:
         """Tell jobs, which knows nothing of notes, how notes are worked on."""
         from jobs.runner import register
-        from notes.indexing import EmbeddingRegeneration
+        from notes.indexing import EmbeddingRegeneration, EmbeddingUpdate
 
         register(EmbeddingRegeneration())
+        register(EmbeddingUpdate())

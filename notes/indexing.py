@@ -1,43 +1,70 @@
-"""Notes -> passages -> vectors -> rows, and the background job that does it for all notes."""
+"""Notes -> passages -> vectors -> rows: one note when it is saved, all of them by a job."""
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Count, FloatField, Q, Sum, Value
-from django.db.models.functions import Ceil, Length
+import numpy as np
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Count, Exists, FloatField, OuterRef, Q, Sum, Value
+from django.db.models.functions import Ceil, Length, Now
 
 from jobs.estimate import items_per_second
-from jobs.models import BackgroundJob
-from jobs.runner import Renew
-from notes import embedding, passages
+from jobs.models import BackgroundJob, ItemFailure
+from jobs.runner import Renew, enqueue, publish
+from notes import passages, scripture, serving
+from notes.embedding import Encoder, encoder
 from notes.engines import Vectors
-from notes.models import Note, NoteQuerySet, Passage
+from notes.models import (
+    EmbeddingDue,
+    EmbeddingModel,
+    Note,
+    NoteQuerySet,
+    Passage,
+    ScriptureReference,
+    ServedModel,
+)
 from scribes.models import User
 
-# Of the tokens that fit a passage, at most this part goes to the note's keywords.
+# Of a passage's tokens, at most this part goes to the note's keywords.
 KEYWORDS_SHARE = 0.25
-# Of English text, where passages end with sentences. Only for estimates.
-CHARACTERS_PER_PASSAGE = 800
+# Smaller passages are found more surely; larger ones tell more. Both measured: docs/search.md.
+PASSAGE_TOKENS = 128
+OVERLAP_TOKENS = 16
 # The model's marks for begin and end.
 MARKS = 2
+# Of English text, where passages end with sentences. Only for estimates.
+CHARACTERS_PER_PASSAGE = 400
+
+# A note that is due for so long has lost its message; one that a job was made for gets another.
+DUE_SECONDS = 60
+DUE_AGAIN_SECONDS = 3600
+DUE_NOTES_AT_ONCE = 10_000
 
 
 class EmbeddedNote(NamedTuple):
     note: Note
-    model: str
-    """Its embedding.model_version()."""
     spans: list[passages.Span]
+    hashes: list[str]
+    """Of the texts that were embedded."""
     vectors: Vectors
     """float32 [len(spans), dimension]"""
+
+
+# --- The jobs -------------------------------------------------------------------------------
 
 
 class EmbeddingRegeneration:
     """Job type: embeds all notes of a user anew. An item is a note.
 
-    Skipped: notes that are blank, that were deleted meanwhile, or whose text changed between
-    reading and writing.
+    The parameter `model` is a version of notes.models.EmbeddingModel; without it, the one that
+    EMBEDDING_MODEL names. Skipped: notes that are blank, that were deleted meanwhile, or whose
+    text changed between reading and writing.
     """
 
     name = "embedding_regeneration"
@@ -49,7 +76,7 @@ class EmbeddingRegeneration:
     def plan(self, job: BackgroundJob) -> Iterable[tuple[int, int]]:
         notes = Note.objects.for_user(job.user)
         if job.parameters.get("only_stale"):
-            notes = notes.stale(embedding.model_version())
+            notes = notes.stale(_model(job.parameters))
         return _weighed(notes)
 
     def weigh(self, job: BackgroundJob, item_ids: Sequence[int]) -> Iterable[tuple[int, int]]:
@@ -58,25 +85,67 @@ class EmbeddingRegeneration:
     def compute(
         self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew
     ) -> list[EmbeddedNote]:
-        return embed_notes(list(Note.objects.filter(pk__in=item_ids).order_by("pk")), renew)
+        return embed_notes(_notes(item_ids), _model(job.parameters), renew)
 
     def save(self, job: BackgroundJob, results: list[EmbeddedNote]) -> int:
-        return save_embedded(results)
+        return save_embedded(results, _model(job.parameters))
 
-    def summary(self, job: BackgroundJob) -> dict[str, Any]:
+    def finish(self, job: BackgroundJob) -> dict[str, Any]:
+        failed = list(job.failures.values_list("item_id", flat=True))
+        version = job.parameters.get("model", encoder(settings.EMBEDDING_MODEL).name)
         return {
-            "model": embedding.model_name(),
+            "model": version.split("@")[0],
             "embedded_notes": job.processed_items,
             "skipped_notes": job.skipped_items,
             "failed_notes": job.failed_items,
+            "switched": serving.go_over(job.user, failed),
         }
 
 
-def estimate(user: User, *, only_stale: bool) -> dict[str, int | None]:
-    """How many notes and about how many passages a job would embed, and in how many seconds."""
-    notes = Note.objects.for_user(user).filter(content__regex=r"\S")
-    if only_stale:
-        notes = notes.stale(embedding.model_version())
+class EmbeddingUpdate(EmbeddingRegeneration):
+    """Job type: embeds notes whose embedding is due, where nothing came of the message.
+
+    A type of its own, so that one of them is never taken for the regeneration somebody asked for.
+    """
+
+    name = "embedding_update"
+
+    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Any:
+        notes = _notes(item_ids)
+        return [
+            (model, embed_notes(notes, model, renew, reuse=True))
+            for model in serving.targets(job.user)
+        ]
+
+    def save(self, job: BackgroundJob, results: Any) -> int:
+        return max(save_embedded(embedded, model) for model, embedded in results)
+
+
+JOB_TYPES = (EmbeddingRegeneration.name, EmbeddingUpdate.name)
+
+
+def _model(parameters: dict[str, Any]) -> EmbeddingModel:
+    if version := parameters.get("model"):
+        return EmbeddingModel.objects.get(version=version)
+    return serving.default()
+
+
+def _notes(ids: Sequence[int]) -> list[Note]:
+    return list(Note.objects.filter(pk__in=ids).order_by("pk"))
+
+
+def _weighed(notes: NoteQuerySet) -> Iterable[tuple[int, int]]:
+    return notes.order_by("pk").values_list("pk", Length("content"))
+
+
+def estimate(user: User, parameters: dict[str, Any]) -> dict[str, int | None]:
+    """How many notes and about how many passages a job with these parameters would embed, and in
+    about how many seconds, as fast as the latest jobs went. Raises ModelUnavailable."""
+    notes = Note.objects.for_user(user).with_text()
+    if "item_ids" in parameters:
+        notes = notes.filter(pk__in=parameters["item_ids"])
+    elif parameters.get("only_stale"):
+        notes = notes.stale(_model(parameters))
     passages = Ceil(Length("content") / Value(CHARACTERS_PER_PASSAGE, FloatField()))
     total = notes.aggregate(notes=Count("pk"), passages=Sum(passages, default=0))
     speed = items_per_second(EmbeddingRegeneration.name)
@@ -87,82 +156,211 @@ def estimate(user: User, *, only_stale: bool) -> dict[str, int | None]:
     }
 
 
-def _weighed(notes: NoteQuerySet) -> Iterable[tuple[int, int]]:
-    return notes.order_by("pk").values_list("pk", Length("content"))
+# --- One note -------------------------------------------------------------------------------
 
 
-def embed_notes(notes: list[Note], renew: Renew = lambda: None) -> list[EmbeddedNote]:
-    """The passages of these notes with their vectors. A blank note has none."""
-    # Here and not when saving: the first time, it reads the whole model, and no transaction is open.
-    model = embedding.model_version()
-    spans = [_spans(note) for note in notes]
-    texts = [
-        passage_text(note, span) for note, own in zip(notes, spans, strict=True) for span in own
+def text_changed(note: Note) -> None:
+    """In the transaction that saves the note with another text, or for the first time."""
+    from notes.tasks import embed_note
+
+    note.passages.filter(current=True).update(current=False)
+    note.references.all().delete()
+    ScriptureReference.objects.bulk_create(
+        ScriptureReference(
+            note=note, user_id=note.user_id, start_verse=verses.start, end_verse=verses.end
+        )
+        for verses in scripture.references(f"{note.scripture_refs}\n{note.content}")
+    )
+    make_due([note])
+    publish(embed_note, note.pk, queue="default")
+
+
+def make_due(notes: Iterable[Note]) -> None:
+    EmbeddingDue.objects.bulk_create(
+        (EmbeddingDue(note=note, since=Now()) for note in notes),
+        update_conflicts=True,
+        unique_fields=["note"],
+        update_fields=["since", "handed_over_at"],
+    )
+
+
+def embed_due_note(note_id: int) -> None:
+    """Embed a note, if that is due still. Passages that did not change are not embedded again."""
+    note = Note.objects.filter(pk=note_id, due__isnull=False).select_related("user").first()
+    if note is None:
+        return
+    embedded = [
+        (model, embed_notes([note], model, reuse=True)) for model in serving.targets(note.user)
     ]
-    vectors = embedding.embed(texts, renew)
-    embedded, start = [], 0
-    for note, own in zip(notes, spans, strict=True):
-        embedded.append(EmbeddedNote(note, model, own, vectors[start : start + len(own)]))
-        start += len(own)
-    return embedded
+    with transaction.atomic():
+        for model, notes in embedded:
+            save_embedded(notes, model)
 
 
-def _spans(note: Note) -> list[passages.Span]:
-    room = embedding.max_tokens() - MARKS - len(embedding.tokenize(_keywords(note)))
-    return passages.split(note.content, room, embedding.tokenize)
+def hand_over_due_notes() -> None:
+    """Make jobs of the notes whose message was lost or failed, and end what go_over waits for.
 
-
-def passage_text(note: Note, span: passages.Span) -> str:
-    """What is embedded of a passage: its own text, and then the note's keywords.
-
-    Behind the text and not before it: in front, they make passages that share them so much alike
-    that queries about what a passage itself says find it clearly less often.
+    A note that fails in the job, too, gets another after DUE_AGAIN_SECONDS.
     """
-    return f"{note.content[span.start : span.end]}\n{_keywords(note)}".rstrip("\n")
+    waiting = Q(handed_over_at=None) | Q(
+        handed_over_at__lt=Now() - timedelta(seconds=DUE_AGAIN_SECONDS)
+    )
+    due = EmbeddingDue.objects.filter(waiting, since__lt=Now() - timedelta(seconds=DUE_SECONDS))
+    by_user: dict[int, list[int]] = defaultdict(list)
+    oldest = due.order_by("since").values_list("note__user", "note")[:DUE_NOTES_AT_ONCE]
+    for user_id, note_id in oldest:
+        by_user[user_id].append(note_id)
+    for user in User.objects.filter(pk__in=by_user):
+        with transaction.atomic():
+            _, is_new = enqueue(user, EmbeddingUpdate.name, {"item_ids": by_user[user.pk]})
+            if is_new:
+                EmbeddingDue.objects.filter(pk__in=by_user[user.pk]).update(handed_over_at=Now())
 
 
-def _keywords(note: Note) -> str:
-    """The note's keywords, cut where they would take too much of the passages' room."""
-    limit = int(embedding.max_tokens() * KEYWORDS_SHARE)
-    tokens = embedding.tokenize(note.keywords)
+def continue_going_over() -> None:
+    """Users whose next model lacks vectors of notes that were edited meanwhile get a job for them."""
+    busy = BackgroundJob.objects.active().filter(user=OuterRef("user"))
+    served_models = ServedModel.objects.filter(~Exists(busy), next__isnull=False)
+    for served in served_models.select_related("user", "next"):
+        failed = failed_notes(served.user)
+        if served.next and not serving.go_over(served.user, failed):
+            parameters = {"only_stale": True, "model": served.next.version}
+            enqueue(served.user, EmbeddingRegeneration.name, parameters)
+
+
+def failed_notes(user: User) -> list[int]:
+    """Notes that failed in one of the user's kept embedding jobs, and were not edited since."""
+    failures = ItemFailure.objects.filter(job__user=user, job__job_type__in=JOB_TYPES)
+    latest = dict(failures.order_by("job__created_at").values_list("item_id", "job__created_at"))
+    notes = Note.objects.for_user(user).filter(pk__in=latest).values_list("pk", "updated_at")
+    return [note for note, updated_at in notes if updated_at <= latest[note]]
+
+
+# --- Text -> vectors ------------------------------------------------------------------------
+
+
+def embed_notes(
+    notes: list[Note], model: EmbeddingModel, renew: Renew = lambda: None, *, reuse: bool = False
+) -> list[EmbeddedNote]:
+    """The passages of these notes with their vectors. A blank note has none.
+
+    With `reuse`, a text that the note's passages had before is not embedded again. Raises
+    ModelUnavailable.
+    """
+    encoder = serving.encoder_of(model)
+    cut = [_cut(note, encoder) for note in notes]
+    texts = {key: text for part in cut for key, text in zip(part.hashes, part.texts, strict=True)}
+    vectors = _vectors_by_hash(notes, model) if reuse else {}
+    missing = [key for key in texts if key not in vectors]
+    made = encoder.embed([texts[key] for key in missing], renew)
+    vectors |= zip(missing, made, strict=True)
+    return [
+        EmbeddedNote(note, part.spans, part.hashes, _stacked(part.hashes, vectors, made))
+        for note, part in zip(notes, cut, strict=True)
+    ]
+
+
+class _Cut(NamedTuple):
+    """A note's passages: where they stand, what is embedded of them, and its SHA-256 in hex."""
+
+    spans: list[passages.Span]
+    texts: list[str]
+    hashes: list[str]
+
+
+def _cut(note: Note, encoder: Encoder) -> _Cut:
+    spans, texts = passages_of(note, encoder)
+    return _Cut(spans, texts, [hashlib.sha256(text.encode()).hexdigest() for text in texts])
+
+
+def passages_of(note: Note, encoder: Encoder) -> tuple[list[passages.Span], list[str]]:
+    """A note's passages, and what is embedded of each: heading, text, and the note's keywords.
+
+    The keywords come behind the text and not before it: in front, they make passages that share
+    them so much alike that queries about what a passage itself says find it clearly less often.
+    """
+    keywords = _keywords(note, encoder)
+    room = encoder.max_tokens - MARKS - len(encoder.tokenize(keywords))
+    spans = passages.split(
+        note.content, min(PASSAGE_TOKENS, room), OVERLAP_TOKENS, encoder.tokenize
+    )
+    parts = ((span.heading, note.content[span.start : span.end], keywords) for span in spans)
+    return spans, ["\n".join(filter(None, part)) for part in parts]
+
+
+def _keywords(note: Note, encoder: Encoder) -> str:
+    """The note's keywords, cut where they would take too much of the model's room."""
+    limit = int(encoder.max_tokens * KEYWORDS_SHARE)
+    tokens = encoder.tokenize(note.keywords)
     return note.keywords[: tokens[limit].start] if len(tokens) > limit else note.keywords
 
 
-def save_embedded(embedded: list[EmbeddedNote]) -> int:
-    """Replace the passages of these notes, in the caller's transaction; how many notes that were.
+def _vectors_by_hash(notes: list[Note], model: EmbeddingModel) -> dict[str, Any]:
+    rows = Passage.objects.filter(note__in=notes, model=model).values_list("text_hash", "vector")
+    return {text_hash: np.array(vector.to_list(), np.float32) for text_hash, vector in rows}
+
+
+def _stacked(hashes: list[str], vectors: dict[str, Any], like: Vectors) -> Vectors:
+    return np.array([vectors[key] for key in hashes], np.float32).reshape(-1, like.shape[1])
+
+
+# --- Vectors -> rows ------------------------------------------------------------------------
+
+
+def save_embedded(embedded: list[EmbeddedNote], model: EmbeddingModel) -> int:
+    """Replace the passages of these notes, in the caller's transaction; how many have any now.
 
     A note that was edited or deleted since it was read keeps what it has: vectors of an old text
     never replace those of a newer one. The lock holds edits off until the transaction ends.
     """
-    wanted = Q()
-    for result in embedded:
-        if result.spans:
-            wanted |= Q(pk=result.note.pk, text_hash=result.note.text_hash)
-    if not wanted:
-        return 0
-    unchanged = set(
-        Note.objects.select_for_update(no_key=True)
-        .filter(wanted)
-        .order_by("pk")
-        .values_list("pk", flat=True)
-    )
-    Passage.objects.filter(note__in=unchanged, model=embedded[0].model).delete()
-    rows = [row for result in embedded for row in _rows(result)]
-    Passage.objects.bulk_create(row for row in rows if row.note_id in unchanged)
-    return len(unchanged)
+    unchanged = _lock_unchanged([result.note for result in embedded])
+    Passage.objects.filter(note__in=unchanged, model=model).delete()
+    EmbeddingDue.objects.filter(note__in=unchanged).delete()
+    kept = [result for result in embedded if result.note.pk in unchanged and result.spans]
+    for user_id in {result.note.user_id for result in kept}:
+        serving.note_vectors(user_id, model)
+    _copy(kept, model)
+    return len(kept)
 
 
-def _rows(result: EmbeddedNote) -> list[Passage]:
-    return [
-        Passage(
-            note=result.note,
-            user_id=result.note.user_id,
-            ordinal=ordinal,
-            char_start=span.start,
-            char_end=span.end,
-            text_hash=result.note.text_hash,
-            model=result.model,
-            vector=vector,
-        )
-        for ordinal, (span, vector) in enumerate(zip(result.spans, result.vectors, strict=True))
-    ]
+def _lock_unchanged(notes: list[Note]) -> set[int]:
+    wanted = Q(pk__in=[])
+    for note in notes:
+        wanted |= Q(pk=note.pk, text_hash=note.text_hash)
+    locked = Note.objects.select_for_update(no_key=True).filter(wanted).order_by("pk")
+    return set(locked.values_list("pk", flat=True))
+
+
+COLUMNS = {
+    "note_id": "int8",
+    "user_id": "int8",
+    "model_id": "int8",
+    "current": "bool",
+    "ordinal": "int4",
+    "char_start": "int4",
+    "char_end": "int4",
+    "text_hash": "text",
+    # Its bytes are made here: PostgreSQL reads them as what the column is.
+    "vector": "bytea",
+}
+
+
+def _copy(embedded: list[EmbeddedNote], model: EmbeddingModel) -> None:
+    statement = f"COPY passages ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(list(COLUMNS.values()))
+        for result in embedded:
+            vectors = _halfvecs(result.vectors)
+            note = result.note
+            for n, span in enumerate(result.spans):
+                place = (n, span.start, span.end)
+                copy.write_row(
+                    (note.pk, note.user_id, model.pk, True, *place, result.hashes[n], vectors[n])
+                )
+
+
+def _halfvecs(vectors: Vectors) -> list[bytes]:
+    """pgvector's binary form (halfvec_recv): the dimension, two unused bytes, and the numbers, all
+    with the high byte first."""
+    head = vectors.shape[1].to_bytes(2, "big") + b"\0\0"
+    return [head + row.tobytes() for row in vectors.astype(">f2")]

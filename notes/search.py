@@ -1,53 +1,336 @@
-"""Notes found by meaning: exact, within one user's passages."""
+"""A user's notes by meaning, by words, or both: exact, within the user's own notes.
+
+By meaning, every passage of the user is compared with the query, so nothing is missed. By words,
+PostgreSQL's full-text search ranks the notes. Both rankings are fused by reciprocal rank (Cormack,
+Clarke and Büttcher, SIGIR 2009): a note's score is the sum of 1 / (60 + place) over the rankings
+that have it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import html
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from django.db.models import F, Window
-from django.db.models.functions import RowNumber
-from pgvector.django import CosineDistance
+from django.db import connection
 
-from notes import embedding
-from notes.models import Note, Passage
+from notes import passages, serving
+from notes.embedding import ModelUnavailable
+from notes.engines import Vectors
+from notes.models import EmbeddingModel, Note, NoteQuerySet
 from scribes.models import User
 
+# What the paper found best, and others since.
+RRF_K = 60
+EXCERPT_CHARACTERS = 300
+# Of notes whose passages are not made yet.
+WORDS_PER_PASSAGE = 80
+# Between these a query's word stands in what PostgreSQL marks; no text has them.
+MARK, UNMARK = "\ue000", "\ue001"
 
-def by_meaning(
-    user: User, query: str, *, limit: int, offset: int, min_similarity: float
-) -> list[Passage]:
-    """The user's notes nearest to the query, best first: each note's best passage.
 
-    Passages carry `similarity` (the cosine, -1 to 1) and their note. Every passage of the user is
-    compared, so nothing is missed and pages fit together. Raises ModelUnavailable.
+class Hit(NamedTuple):
+    """A note that was found, and the passage that answers best."""
+
+    note: Note
+    score: float
+    similarity: float | None
+    """Cosine, -1 to 1; None where meaning did not find it."""
+    why: str
+    """meaning, words or both"""
+    span: passages.Span
+    excerpt: str
+    """HTML: of the passage, with the query's words in <mark>."""
+
+
+class Found(NamedTuple):
+    hits: list[Hit]
+    degraded: list[str]
+    """Ways of searching that were asked for and could not be used."""
+
+
+class _Ranked(NamedTuple):
+    note_id: int
+    score: float
+    similarity: float | None
+    why: str
+
+
+class _Query(NamedTuple):
+    user: User
+    vector: Vectors | None
+    model: EmbeddingModel | None
+    words: str
+    """A tsquery; empty where words do not count."""
+    among: NoteQuerySet | None
+    """Only these notes; None: all."""
+
+
+def search(
+    user: User,
+    text: str,
+    *,
+    mode: str,
+    among: NoteQuerySet | None,
+    limit: int,
+    offset: int,
+    min_similarity: float,
+) -> Found:
+    """The user's notes that answer best, those in `among` only, if that is given.
+
+    Every note that meaning or words find has a place, so pages fit together. Where the model
+    cannot be loaded, words alone are searched.
     """
-    vector = embedding.embed([query])[0]
-    best_first = F("similarity").desc()
-    in_note = Window(
-        RowNumber(), partition_by=F("note_id"), order_by=[best_first, F("ordinal").asc()]
-    )
-    best = (
-        Passage.objects.for_user(user)
-        .current(embedding.model_version())
-        .annotate(similarity=1 - CosineDistance("vector", vector))
-        .filter(similarity__gte=min_similarity)
-        .annotate(place_in_note=in_note)
-        .filter(place_in_note=1)
-    )
-    found = best.select_related("note").defer("vector").order_by(best_first, "note_id")
-    return list(found[offset : offset + limit])
+    query, degraded = _Query(user, None, None, "", among), []
+    if mode != "words":
+        try:
+            query = _by_meaning(query, text)
+        except ModelUnavailable:
+            degraded = ["meaning"]
+    if mode != "meaning" or degraded:
+        query = query._replace(words=_tsquery(text))
+    ranked = _ranked(query, limit, offset, min_similarity)
+    return Found(_hits(ranked, query), degraded)
 
 
-def coverage(user: User) -> dict[str, Any]:
-    """How many notes have current vectors. Blank notes never do: there is nothing to embed."""
+def similar(note: Note, *, limit: int, offset: int, min_similarity: float) -> Found:
+    """The user's other notes, the ones nearest to the mean of this note's vectors first."""
+    try:
+        model = serving.of(note.user)
+    except ModelUnavailable:
+        return Found([], ["meaning"])
+    mean = _mean_vector(note, model)
+    if mean is None:
+        return Found([], ["meaning"])
+    others = Note.objects.for_user(note.user).exclude(pk=note.pk)
+    query = _Query(note.user, mean, model, "", others)
+    return Found(_hits(_ranked(query, limit, offset, min_similarity), query), [])
+
+
+def _by_meaning(query: _Query, text: str) -> _Query:
+    """Raises ModelUnavailable."""
+    model = serving.of(query.user)
+    return query._replace(model=model, vector=serving.encoder_of(model).embed([text])[0])
+
+
+def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
+    statement = "SELECT avg(vector) FROM passages WHERE note_id = %s AND model_id = %s AND current"
+    return _rows(statement, [note.pk, model.pk])[0][0]
+
+
+# --- Words ----------------------------------------------------------------------------------
+
+
+OPERATORS = re.compile(r'"|(?:^|\s)-\w')
+
+
+def _tsquery(text: str) -> str:
+    """Notes with any of the words, so that a question is found, too; the more of them, the better.
+
+    With "quotes" or -minus in it, exactly what it says. Empty where there are only stop words.
+    """
+    if OPERATORS.search(text):
+        return str(_rows("SELECT websearch_to_tsquery('english', %s)::text", [text])[0][0])
+    all_words = _rows("SELECT plainto_tsquery('english', %s)::text", [text])[0][0]
+    return str(all_words).replace(" & ", " | ")
+
+
+def _owner(user: User) -> str:
+    """The lexeme that the notes of this user have: see migration 0002."""
+    return f"'user {user.pk}'"
+
+
+# --- The ranking ----------------------------------------------------------------------------
+
+
+MEANING = """
+    SELECT note_id, -min(vector <#> %(vector)s::halfvec) AS similarity
+    FROM passages
+    WHERE user_id = %(user)s AND model_id = %(model)s AND current {among}
+    GROUP BY note_id
+"""
+WORDS = """
+    SELECT id AS note_id, ts_rank(words, %(words)s::tsquery, 1) AS rank
+    FROM notes
+    WHERE words @@ (%(owner)s::tsquery && %(words)s::tsquery) {among}
+"""
+NO_MEANING = "SELECT 0::bigint AS note_id, 0.0 AS similarity WHERE false"
+NO_WORDS = "SELECT 0::bigint AS note_id, 0.0 AS rank WHERE false"
+
+RANKED = """
+WITH meaning AS ({meaning}), words AS ({words}),
+by_meaning AS (
+    SELECT note_id, similarity, row_number() OVER (ORDER BY similarity DESC, note_id) AS place
+    FROM meaning WHERE similarity >= %(min_similarity)s
+),
+by_words AS (
+    SELECT note_id, row_number() OVER (ORDER BY rank DESC, note_id) AS place FROM words
+)
+SELECT
+    note_id,
+    coalesce(1.0 / (%(k)s + m.place), 0) + coalesce(1.0 / (%(k)s + w.place), 0) AS score,
+    m.similarity,
+    CASE WHEN m IS NULL THEN 'words' WHEN w IS NULL THEN 'meaning' ELSE 'both' END
+FROM by_meaning m FULL JOIN by_words w USING (note_id)
+ORDER BY score DESC, note_id
+LIMIT %(limit)s OFFSET %(offset)s
+"""
+
+
+def _ranked(query: _Query, limit: int, offset: int, min_similarity: float) -> list[_Ranked]:
+    meaning, words = NO_MEANING, NO_WORDS
+    among = query.among is not None
+    if query.vector is not None:
+        meaning = MEANING.format(among="AND note_id = ANY(%(among)s)" if among else "")
+    if query.words:
+        words = WORDS.format(among="AND id = ANY(%(among)s)" if among else "")
+    parameters = {
+        "user": query.user.pk,
+        "vector": _literal(query.vector),
+        "model": query.model.pk if query.model else None,
+        "words": query.words,
+        "owner": _owner(query.user),
+        "among": list(query.among.values_list("pk", flat=True)) if query.among is not None else [],
+        "min_similarity": min_similarity,
+        "k": RRF_K,
+        "limit": limit,
+        "offset": offset,
+    }
+    rows = _rows(RANKED.format(meaning=meaning, words=words), parameters)
+    return [_Ranked(note, float(score), similarity, why) for note, score, similarity, why in rows]
+
+
+def _literal(vector: Any) -> str | None:
+    """pgvector's text form."""
+    if vector is None or isinstance(vector, str):
+        return vector
+    return "[" + ",".join(f"{number:.6g}" for number in vector) + "]"
+
+
+def _rows(statement: str, parameters: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+
+# --- What is shown --------------------------------------------------------------------------
+
+
+def _hits(ranked: Sequence[_Ranked], query: _Query) -> list[Hit]:
+    """A note that was deleted since it was ranked is left out."""
+    notes = Note.objects.in_bulk([row.note_id for row in ranked])
+    ranked = [row for row in ranked if row.note_id in notes]
+    spans = _nearest_spans([row.note_id for row in ranked if row.why != "words"], query)
+    for row in ranked:
+        if row.note_id not in spans:
+            spans[row.note_id] = _span_with_words(notes[row.note_id].content, query.words)
+    texts = [_text(notes[row.note_id], spans[row.note_id]) for row in ranked]
+    marked = _marked(texts, query.words)
+    return [
+        Hit(
+            notes[row.note_id],
+            row.score,
+            row.similarity,
+            row.why,
+            spans[row.note_id],
+            excerpt(text),
+        )
+        for row, text in zip(ranked, marked, strict=True)
+    ]
+
+
+def _text(note: Note, span: passages.Span) -> str:
+    return note.content[span.start : span.end]
+
+
+NEAREST = """
+SELECT DISTINCT ON (note_id) note_id, char_start, char_end
+FROM passages
+WHERE note_id = ANY(%(notes)s) AND model_id = %(model)s AND current
+ORDER BY note_id, vector <#> %(vector)s::halfvec, ordinal
+"""
+
+
+def _nearest_spans(note_ids: list[int], query: _Query) -> dict[int, passages.Span]:
+    if query.model is None:
+        return {}
+    vector = _literal(query.vector)
+    rows = _rows(NEAREST, {"notes": note_ids, "model": query.model.pk, "vector": vector})
+    return {note: passages.Span(start, end) for note, start, end in rows}
+
+
+BEST_TEXT = """
+SELECT number FROM unnest(%(texts)s::text[]) WITH ORDINALITY AS part (text, number)
+ORDER BY ts_rank(to_tsvector('english', text), %(words)s::tsquery) DESC, number
+LIMIT 1
+"""
+
+
+def _span_with_words(content: str, words: str) -> passages.Span:
+    """The part of a text that has the query's words; its beginning, where only its title does."""
+    spans = passages.split(content, WORDS_PER_PASSAGE, 0, _tokenize_words)
+    if not spans:
+        return passages.Span(0, 0)
+    texts = [content[span.start : span.end] for span in spans]
+    number: int = _rows(BEST_TEXT, {"texts": texts, "words": words})[0][0]
+    return spans[number - 1]
+
+
+def _tokenize_words(text: str) -> list[passages.Token]:
+    found = re.finditer(r"\S+", text)
+    return [passages.Token(word.start(), number) for number, word in enumerate(found)]
+
+
+MARKED = """
+SELECT ts_headline('english', text, %(words)s::tsquery, %(options)s)
+FROM unnest(%(texts)s::text[]) WITH ORDINALITY AS part (text, number) ORDER BY number
+"""
+
+
+def _marked(texts: list[str], words: str) -> list[str]:
+    if not words:
+        return texts
+    options = f"HighlightAll=true, StartSel={MARK}, StopSel={UNMARK}"
+    clean = [text.replace(MARK, "").replace(UNMARK, "") for text in texts]
+    return [row[0] for row in _rows(MARKED, {"texts": clean, "words": words, "options": options})]
+
+
+def excerpt(marked: str) -> str:
+    """HTML: EXCERPT_CHARACTERS of the text, from shortly before its first mark."""
+    start = max(0, marked.find(MARK) - EXCERPT_CHARACTERS // 4)
+    part = marked[start : start + EXCERPT_CHARACTERS]
+    # A mark that the cut took the end of.
+    part += UNMARK * (part.count(MARK) - part.count(UNMARK))
+    cut = ("…" if start else "") + part + ("…" if start + EXCERPT_CHARACTERS < len(marked) else "")
+    return html.escape(cut).replace(MARK, "<mark>").replace(UNMARK, "</mark>")
+
+
+# --- How much can be found ------------------------------------------------------------------
+
+
+def coverage(user: User, failed: list[int]) -> dict[str, Any]:
+    """How many of the user's notes meaning can find. Blank notes have nothing to embed.
+
+    `failed` are notes whose embedding failed. Raises ModelUnavailable.
+    """
+    model = serving.of(user)
     notes = Note.objects.for_user(user)
-    total = notes.count()
-    embedded = notes.embedded(embedding.model_version()).count()
+    total, with_text = notes.count(), notes.with_text().count()
+    current = notes.embedded(model).count()
+    without = notes.stale(model)
+    failed_count = without.filter(pk__in=failed).count()
+    stale = without.outdated(model).exclude(pk__in=failed).count()
     return {
         "total_notes": total,
-        "notes_with_embeddings": embedded,
-        "notes_without_embeddings": total - embedded,
-        "coverage_percent": round(100 * embedded / total, 1) if total else 100.0,
-        "model": embedding.model_name(),
-        "dimension": embedding.dimension(),
+        "notes_with_embeddings": current,
+        "notes_without_embeddings": total - current,
+        "current": current,
+        "stale": stale,
+        "missing": with_text - current - stale - failed_count,
+        "failed": failed_count,
+        "coverage_percent": round(100 * current / with_text, 1) if with_text else 100.0,
+        "model": serving.encoder_of(model).name,
+        "dimension": serving.encoder_of(model).dimension,
     }

@@ -4,7 +4,11 @@ from typing import Any
 
 from rest_framework import serializers
 
-from notes.models import CONTENT_MAX_CHARACTERS, Note, Passage
+from jobs.serializers import JobSerializer
+from notes.models import CONTENT_MAX_CHARACTERS, Note
+from notes.passages import heading_over
+from notes.scripture import VerseRange, references, unreadable
+from notes.search import Hit
 
 
 class NoteSerializer(serializers.ModelSerializer[Note]):
@@ -20,6 +24,10 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
         child=serializers.CharField(max_length=100), max_length=50, required=False
     )
 
+    warnings = serializers.SerializerMethodField(
+        help_text="What was kept as typed, but could not be understood."
+    )
+
     class Meta:
         model = Note
         fields = (
@@ -31,26 +39,74 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
             "scripture_refs",
             "created_at",
             "updated_at",
+            "warnings",
         )
 
+    def get_warnings(self, note: Note) -> list[str]:
+        pieces = unreadable(note.scripture_refs)
+        return [f"scripture_refs: “{piece}” is no reference to scripture." for piece in pieces]
 
-class SearchQuery(serializers.Serializer[Any]):
-    query = serializers.CharField(max_length=2000)
+
+class NoteFilters(serializers.Serializer[Any]):
+    """Which notes: the ones that all of these are true of."""
+
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=100),
+        max_length=50,
+        required=False,
+        help_text="All of these tags.",
+    )
+    preacher = serializers.CharField(
+        max_length=200, required=False, help_text="Part of the name, in any case."
+    )
+    scripture = serializers.CharField(
+        max_length=200, required=False, help_text="Refers to a verse of this: “John 3:16”."
+    )
+    date_from = serializers.DateField(required=False, help_text="Written on this day or later.")
+    date_to = serializers.DateField(required=False, help_text="Written on this day or before.")
+
+    def validate_scripture(self, text: str) -> list[VerseRange]:
+        verses = references(text)
+        if not verses:
+            raise serializers.ValidationError(f"“{text}” is no reference such as “John 3:16-18”.")
+        return verses
+
+
+class Page(serializers.Serializer[Any]):
     limit = serializers.IntegerField(min_value=1, max_value=100, default=10)
     offset = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
-    min_similarity = serializers.FloatField(min_value=-1, max_value=1, default=0)
+    min_similarity = serializers.FloatField(
+        min_value=-1, max_value=1, default=0, help_text="Of what meaning finds."
+    )
 
 
-class PassageSerializer(serializers.ModelSerializer[Passage]):
+class SearchQuery(NoteFilters, Page):
+    query = serializers.CharField(
+        max_length=2000,
+        help_text="Anything; in the search by words, “quotes” and -minus count.",
+    )
+    mode = serializers.ChoiceField(["hybrid", "meaning", "words"], default="hybrid")
+
+
+class NoteListQuery(NoteFilters):
+    ordering = serializers.ChoiceField(
+        [f"{sign}{field}" for field in ("updated_at", "created_at", "title") for sign in ("-", "")],
+        default="-updated_at",
+    )
+
+
+class PassageSerializer(serializers.Serializer[Hit]):
+    char_start = serializers.IntegerField(source="span.start")
+    char_end = serializers.IntegerField(source="span.end")
     text = serializers.SerializerMethodField(help_text="content[char_start:char_end]")
+    heading = serializers.SerializerMethodField(help_text="Of the section it stands in, or “”.")
+    excerpt = serializers.CharField(help_text="HTML, with the query's words in <mark>.")
 
-    class Meta:
-        model = Passage
-        fields = ("char_start", "char_end", "text")
-        read_only_fields = fields
+    def get_text(self, hit: Hit) -> str:
+        return hit.note.content[hit.span.start : hit.span.end]
 
-    def get_text(self, passage: Passage) -> str:
-        return passage.note.content[passage.char_start : passage.char_end]
+    def get_heading(self, hit: Hit) -> str:
+        return heading_over(hit.note.content, hit.span.start)
 
 
 class FoundNoteSerializer(serializers.ModelSerializer[Note]):
@@ -62,23 +118,37 @@ class FoundNoteSerializer(serializers.ModelSerializer[Note]):
         read_only_fields = fields
 
 
-class SearchResultSerializer(serializers.Serializer[Passage]):
+class SearchResultSerializer(serializers.Serializer[Hit]):
     note = FoundNoteSerializer()
-    similarity_score = serializers.FloatField(source="similarity", help_text="Cosine, -1 to 1.")
+    score = serializers.FloatField(help_text="What the results are ordered by.")
+    similarity_score = serializers.FloatField(
+        source="similarity",
+        allow_null=True,
+        help_text="Cosine, -1 to 1; null for a note that meaning did not find.",
+    )
+    why = serializers.ChoiceField(["meaning", "words", "both"], help_text="What found it.")
     passage = PassageSerializer(source="*")
 
 
 class SearchResults(serializers.Serializer[Any]):
-    results = SearchResultSerializer(many=True)
+    results = SearchResultSerializer(source="hits", many=True)
+    degraded = serializers.ListField(
+        child=serializers.CharField(), help_text="Ways of searching that are out of order."
+    )
 
 
 class Coverage(serializers.Serializer[Any]):
     total_notes = serializers.IntegerField()
     notes_with_embeddings = serializers.IntegerField()
     notes_without_embeddings = serializers.IntegerField()
-    coverage_percent = serializers.FloatField()
+    current = serializers.IntegerField(help_text="Can be found by meaning.")
+    stale = serializers.IntegerField(help_text="Edited since they were embedded.")
+    missing = serializers.IntegerField(help_text="Not embedded yet.")
+    failed = serializers.IntegerField(help_text="Their embedding failed: see the last job.")
+    coverage_percent = serializers.FloatField(help_text="Of the notes that are not blank.")
     model = serializers.CharField()
     dimension = serializers.IntegerField()
+    last_job = JobSerializer(allow_null=True)
 
 
 class RegenerateQuery(serializers.Serializer[Any]):

@@ -13,5 +13,6 @@ urlpatterns = [
         name="regenerate-embeddings",
     ),
     path("semantic/search", views.Search.as_view(), name="semantic-search"),
+    path("semantic/similar/<int:pk>", views.Similar.as_view(), name="semantic-similar"),
     path("semantic/status", views.Status.as_view(), name="semantic-status"),
 ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from django.db.models import QuerySet
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
@@ -18,12 +20,16 @@ from notes.serializers import (
     Accepted,
     Coverage,
     Estimate,
+    NoteFilters,
+    NoteListQuery,
     NoteSerializer,
+    Page,
     RegenerateQuery,
     SearchQuery,
     SearchResults,
 )
 from scribes.api import NamedPage
+from scribes.models import User
 
 
 class NotePage(NamedPage):
@@ -36,14 +42,30 @@ class OwnNotes(generics.GenericAPIView[Note]):
     queryset = Note.objects.all()
     serializer_class = NoteSerializer
 
+    @property
+    def user(self) -> User:
+        return self.request.user  # type: ignore[return-value]
+
     def get_queryset(self) -> QuerySet[Note]:
-        return Note.objects.for_user(self.request.user)  # type: ignore[arg-type]
+        return Note.objects.for_user(self.user)
 
 
 class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
     """Your notes, the one edited last first."""
 
     pagination_class = NotePage
+
+    def get_queryset(self) -> QuerySet[Note]:
+        query = NoteListQuery(data=self.request.query_params)
+        query.is_valid(raise_exception=True)
+        ordering = query.validated_data.pop("ordering")
+        notes = Note.objects.for_user(self.user).matching(**query.validated_data)
+        # Notes of the same moment or title keep their order from page to page.
+        return notes.order_by(ordering, "-id" if ordering.startswith("-") else "id")
+
+    @extend_schema(parameters=[NoteListQuery])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
 
     def perform_create(self, serializer: BaseSerializer[Note]) -> None:
         serializer.save(user=self.request.user)
@@ -64,7 +86,7 @@ class RegenerateEmbeddings(APIView):
         query.is_valid(raise_exception=True)
         dry_run = query.validated_data.pop("dry_run")
         if dry_run:
-            return Response(indexing.estimate(request.user, **query.validated_data))  # type: ignore[arg-type]
+            return Response(indexing.estimate(request.user, query.validated_data))  # type: ignore[arg-type]
         job, is_new = enqueue(request.user, EmbeddingRegeneration.name, query.validated_data)  # type: ignore[arg-type]
         return accepted(job, is_new)
 
@@ -85,15 +107,34 @@ def accepted(job: BackgroundJob, is_new: bool) -> Response:
 class Search(APIView):
     @extend_schema(request=SearchQuery, responses=SearchResults)
     def post(self, request: Request) -> Response:
-        """Your notes nearest in meaning to the query, each with the passage that matched best."""
+        """Your notes that answer the query best, each with the passage that does."""
         query = SearchQuery(data=request.data)
         query.is_valid(raise_exception=True)
-        found = search.by_meaning(request.user, **query.validated_data)  # type: ignore[arg-type]
-        return Response(SearchResults({"results": found}).data)
+        options = query.validated_data
+        filters = {key: options.pop(key) for key in list(options) if key in NoteFilters().fields}
+        user: User = request.user  # type: ignore[assignment]
+        among = Note.objects.for_user(user).matching(**filters) if filters else None
+        found = search.search(user, options.pop("query"), among=among, **options)
+        return Response(SearchResults(found).data)
+
+
+class Similar(OwnNotes):
+    pagination_class = None
+
+    @extend_schema(parameters=[Page], responses=SearchResults)
+    def get(self, request: Request, pk: int) -> Response:
+        """Your notes nearest in meaning to this one."""
+        query = Page(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        found = search.similar(self.get_object(), **query.validated_data)
+        return Response(SearchResults(found).data)
 
 
 class Status(APIView):
     @extend_schema(responses=Coverage)
     def get(self, request: Request) -> Response:
-        """How many of your notes can be found by meaning."""
-        return Response(Coverage(search.coverage(request.user)).data)  # type: ignore[arg-type]
+        """How many of your notes can be found by meaning, and the last job that saw to it."""
+        user: User = request.user  # type: ignore[assignment]
+        jobs = BackgroundJob.objects.for_user(user).filter(job_type__in=indexing.JOB_TYPES)
+        counts = search.coverage(user, indexing.failed_notes(user))
+        return Response(Coverage(counts | {"last_job": jobs.first()}).data)

@@ -34,7 +34,8 @@ class Counting:
         return ((item, weight) for item in item_ids)
 
     def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> list[int]:
-        plans = job.parameters.get("plans", {})
+        # By the time somebody retries, the cause is mended.
+        plans = {} if job.retry_of_id else job.parameters.get("plans", {})
         return [item for item in item_ids if self._count(item, plans, job, renew)]
 
     def _count(self, item: int, plans: dict[str, str], job: BackgroundJob, renew: Renew) -> bool:
@@ -57,7 +58,7 @@ class Counting:
             cursor.executemany("INSERT INTO counted (job, item) VALUES (%s, %s)", rows)
         return len(results)
 
-    def summary(self, job: BackgroundJob) -> dict[str, Any]:
+    def finish(self, job: BackgroundJob) -> dict[str, Any]:
         return {"counted": job.processed_items}
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from notes.embedding import model_path
-from notes.indexing import passage_text
+from notes.embedding import encoder
+from notes.indexing import passages_of
 from notes.models import Note, Passage
-from notes.passages import Span
 from scribes.management.commands.demo import psalm
 from tests.conftest import Web, worker_process
 from tests.processes import Process, eventually
@@ -48,7 +47,7 @@ def follow(web: Web, job_id: str) -> list[dict[str, Any]]:
 
 @cache
 def reference_model() -> SentenceTransformer:
-    return SentenceTransformer(str(model_path()), device="cpu")
+    return SentenceTransformer(str(encoder().path), device="cpu")
 
 
 def test_150_notes_go_from_0_over_67_to_100_percent(web: Web, worker: Process):
@@ -91,8 +90,9 @@ def assert_log_tells_the_story(log: str, job_id: str):
 
 def assert_vectors_are_the_models(web: Web):
     """Every passage's vector is what sentence-transformers makes of the passage's text."""
-    passages = list(Passage.objects.select_related("note"))
-    texts = [passage_text(p.note, Span(p.char_start, p.char_end)) for p in passages]
+    passages = list(Passage.objects.order_by("note_id", "ordinal"))
+    notes = Note.objects.order_by("pk")
+    texts = [text for note in notes for text in passages_of(note, encoder())[1]]
     expected = reference_model().encode(texts, normalize_embeddings=True)
     stored = np.array([p.vector for p in passages])
     cosines = (expected * stored).sum(axis=1) / np.linalg.norm(stored, axis=1)

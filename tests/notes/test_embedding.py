@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from django.conf import settings as django_settings
 from sentence_transformers import SentenceTransformer
 
-from notes import embedding, engines
+from notes import engines
+from notes.embedding import Encoder, encoder
 from scribes.management.commands.demo import psalm
 from tests.processes import environment
 
@@ -19,22 +19,27 @@ TEXTS = ["", "In the beginning", "was the Word " * 200, "λόγος", "🕊️ �
 
 
 @pytest.fixture(params=["openvino", "torch"])
-def engine(request: pytest.FixtureRequest, settings) -> Iterator[str]:
+def engine(request: pytest.FixtureRequest, settings) -> str:
     settings.EMBEDDING_ENGINE = request.param
-    embedding._engine.cache_clear()
-    yield request.param
-    embedding._engine.cache_clear()
+    return str(request.param)
+
+
+@pytest.fixture
+def model(engine: str) -> Encoder:
+    return Encoder("")
 
 
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
     """Of sentence-transformers itself."""
     texts = TEXTS + [psalm(number)["content"] for number in range(1, 31)]
-    return SentenceTransformer(str(embedding.model_path()), device="cpu").encode(texts)
+    return SentenceTransformer(str(encoder().path), device="cpu").encode(texts)
 
 
-def test_vectors_are_those_of_sentence_transformers(engine: str, expected: np.ndarray):
-    vectors = embedding.embed(TEXTS + [psalm(number)["content"] for number in range(1, 31)])
+def test_vectors_are_those_of_sentence_transformers(
+    engine: str, model: Encoder, expected: np.ndarray
+):
+    vectors = model.embed(TEXTS + [psalm(number)["content"] for number in range(1, 31)])
     assert vectors.dtype == np.float32
     assert vectors.shape == expected.shape
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
@@ -43,30 +48,30 @@ def test_vectors_are_those_of_sentence_transformers(engine: str, expected: np.nd
         assert vectors == pytest.approx(expected, abs=1e-5)
 
 
-def test_no_texts_no_vectors(engine: str):
-    assert embedding.embed([]).shape == (0, 384)
+def test_no_texts_no_vectors(model: Encoder):
+    assert model.embed([]).shape == (0, 384)
 
 
-def test_says_often_that_the_work_goes_on(engine: str):
+def test_says_often_that_the_work_goes_on(model: Encoder):
     calls: list[None] = []
-    embedding.embed(["The Lord is my shepherd. " * 40] * 20, lambda: calls.append(None))
+    model.embed(["The Lord is my shepherd. " * 40] * 20, lambda: calls.append(None))
     assert len(calls) >= 4
 
 
-def test_what_renew_raises_stops_the_work_and_leaves_the_engine_usable(engine: str):
+def test_what_renew_raises_stops_the_work_and_leaves_the_engine_usable(model: Encoder):
     def refuse() -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        embedding.embed(["a", "b"], refuse)
-    assert embedding.embed(["a"]).shape == (1, 384)
+        model.embed(["a", "b"], refuse)
+    assert model.embed(["a"]).shape == (1, 384)
 
 
 def test_falls_back_to_torch(settings, tmp_path, caplog: pytest.LogCaptureFixture):
     settings.EMBEDDING_ENGINE = "auto"
     settings.DATA_DIR = tmp_path / "file"
     settings.DATA_DIR.touch()  # nothing can be kept here
-    engine = engines.load(embedding.model_path(), embedding.model_version())
+    engine = engines.load(encoder().path, encoder().version)
     assert isinstance(engine, engines.Torch)
     assert "torch does, slower" in caplog.text
 
@@ -76,11 +81,11 @@ def test_embedding_needs_no_torch():
     code = """
 import sys, django
 django.setup()
-from notes.embedding import embed
-embed(["In the beginning"])
+from notes.embedding import encoder
+encoder().embed(["In the beginning"])
 print(sorted({"torch", "transformers", "sentence_transformers"} & set(sys.modules)))
 """
-    embedding.embed(["The converted model is there."])
+    encoder().embed(["The converted model is there."])
     result = subprocess.run(
         [sys.executable, "-c", code],
         env=environment(DATA_DIR=str(django_settings.DATA_DIR)),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
-from notes.embedding import tokenize
-from notes.passages import Span, split
+from notes.embedding import encoder
+from notes.passages import Span, Token, heading_over, split
 from scribes.management.commands.demo import psalm
+
+tokenize = encoder().tokenize
 
 
 def tokens(text: str) -> int:
@@ -16,7 +19,7 @@ def tokens(text: str) -> int:
 
 
 def cut(text: str, max_tokens: int = 50) -> list[str]:
-    return [text[start:end] for start, end in split(text, max_tokens, tokenize)]
+    return [text[start:end] for start, end, _ in split(text, max_tokens, 0, tokenize)]
 
 
 def without_space(text: str) -> str:
@@ -72,14 +75,65 @@ def test_passages_end_where_sentences_end():
 
 def test_a_short_text_is_one_passage_without_the_space_around_it():
     text = "  \n In the beginning. \n"
-    assert split(text, 50, tokenize) == [Span(4, 21)]
+    assert split(text, 50, 0, tokenize) == [Span(4, 21)]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t \u00a0\n"])
 def test_a_blank_text_has_no_passages(text: str):
-    assert split(text, 50, tokenize) == []
+    assert split(text, 50, 0, tokenize) == []
 
 
 def test_passages_are_as_full_as_sentences_allow():
     sentence = "The Lord is my shepherd. "
     assert [passage.count("shepherd") for passage in cut(sentence * 20)] == [8, 8, 4]
+
+
+def test_neighbours_overlap_by_whole_sentences():
+    sentences = [f"Sentence number {n} says this and that. " for n in range(20)]
+    text = "".join(sentences)
+    spans = split(text, 50, 12, tokenize)
+    for before, after in pairwise(spans):
+        shared = text[after.start : before.end]
+        assert shared.startswith("Sentence number")
+        assert 0 < tokens(shared) <= 12
+    assert max(tokens(text[span.start : span.end]) for span in spans) <= 50
+
+
+def test_a_heading_starts_a_passage_and_stands_over_those_that_continue_it():
+    before = (
+        "Before that, there was something else to say, and it was said at length, by all of them."
+    )
+    text = f"{before}\n\n# The Shepherd #\n{'He leadeth me. ' * 30}\n## Other\nThe end."
+    spans = split(text, 50, 10, tokenize)
+    assert text[spans[0].start : spans[0].end] == before
+    assert text[spans[1].start :].startswith("# The Shepherd")
+    assert [span.heading for span in spans] == ["", "", *["The Shepherd"] * (len(spans) - 3), ""]
+    assert len(spans) > 4
+    assert text[spans[-1].start : spans[-1].end] == "## Other\nThe end."
+    for span in spans:
+        assert tokens(span.heading) + tokens(text[span.start : span.end]) <= 50
+
+
+def test_small_sections_stay_together():
+    (span,) = split("# One\nA.\n# Two\nB.\n# Three\nC.", 50, 10, tokenize)
+    assert span == Span(0, 28)
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~"])
+def test_a_comment_in_a_code_block_is_no_heading(fence: str):
+    text = f"# Real\n{fence}\n# comment\n{fence}\nafter"
+    assert heading_over(text, text.index("comment")) == "Real"
+    assert heading_over(text, text.index("after")) == "Real"
+
+
+@pytest.mark.parametrize("line", ["a", "\u200d\n", "# a\n", "…"])
+def test_a_million_characters_are_cut_with_nothing_lost(line: str):
+    """Of what could take time by the square: no spaces, no tokens, only headings."""
+    text = line * (1_000_000 // len(line))
+    spans = split(text, 128, 16, no_tokens if "\u200d" in line else tokenize)
+    covered = sum(after.start - before.start for before, after in pairwise(spans))
+    assert covered + spans[-1].end - spans[-1].start >= len(text) - len(line)
+
+
+def no_tokens(text: str) -> list[Token]:
+    return []

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from rest_framework.test import APIClient
 
-from notes.embedding import embed
+from notes import serving
+from notes.embedding import encoder
 from notes.indexing import embed_notes, save_embedded
 from notes.models import Note, Passage
 from scribes.management.commands.demo import psalm
@@ -18,7 +19,8 @@ PSALMS = (1, 8, 19, 22, 23, 51, 117, 121, 127, 133)
 
 
 def index(*notes: Note) -> None:
-    save_embedded(embed_notes(list(notes)))
+    model = serving.default()
+    save_embedded(embed_notes(list(notes), model), model)
 
 
 @pytest.fixture
@@ -51,13 +53,13 @@ def test_finds_what_is_meant_and_shows_where_it_stands(api: APIClient, psalms: d
 
 def test_equals_brute_force_over_all_passages(api: APIClient, psalms: dict[int, Note]):
     query = "The heavens tell of God's glory"
-    vector = embed([query])[0]
+    vector = encoder().embed([query])[0]
     best: dict[int, float] = {}
     for passage in Passage.objects.all():
         score = float(np.dot(vector, passage.vector))
         best[passage.note_id] = max(score, best.get(passage.note_id, -1))
     expected = sorted(best.items(), key=lambda item: -item[1])
-    found = search(api, query, min_similarity=-1, limit=100)
+    found = search(api, query, mode="meaning", min_similarity=-1, limit=100)
     assert [result["note"]["id"] for result in found] == [note for note, _ in expected]
     scores = [result["similarity_score"] for result in found]
     assert scores == pytest.approx([score for _, score in expected], abs=1e-3)
@@ -71,9 +73,9 @@ def test_pages_fit_together(api: APIClient, psalms: dict[int, Note]):
 
 
 def test_min_similarity_leaves_out_the_rest(api: APIClient, psalms: dict[int, Note]):
-    scores = [r["similarity_score"] for r in search(api, "The Lord is my shepherd", limit=10)]
-    limit = scores[1]
-    found = search(api, "The Lord is my shepherd", min_similarity=limit - 1e-6)
+    query = "The Lord is my shepherd"
+    scores = [r["similarity_score"] for r in search(api, query, mode="meaning")]
+    found = search(api, query, mode="meaning", min_similarity=scores[1] - 1e-6)
     assert [result["similarity_score"] for result in found] == scores[:2]
 
 
@@ -121,14 +123,21 @@ def test_nobody_is_401(db: None):
 def test_status_counts_what_can_be_found(api: APIClient, psalms: dict[int, Note], bob: User):
     psalms[1].tags = ["another"]
     psalms[1].save()
-    Note.objects.create(user=bob, title="Not counted")
+    Note.objects.create(user=psalms[1].user, title="Missing", content="He is there.")
+    Note.objects.create(user=psalms[1].user, title="Blank", content=" ")
+    Note.objects.create(user=bob, title="Not counted", content="It is his.")
     assert api.get("/semantic/status").json() == {
-        "total_notes": 10,
+        "total_notes": 12,
         "notes_with_embeddings": 9,
-        "notes_without_embeddings": 1,
-        "coverage_percent": 90.0,
+        "notes_without_embeddings": 3,
+        "current": 9,
+        "stale": 1,
+        "missing": 1,
+        "failed": 0,
+        "coverage_percent": 81.8,
         "model": "all-MiniLM-L6-v2",
         "dimension": 384,
+        "last_job": None,
     }
 
 

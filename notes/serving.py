@@ -1,0 +1,97 @@
+"""Which model's vectors a user's searches use, and how that changes without a gap.
+
+A user's first vectors decide it. When notes are embedded with another model, that one is the
+user's next: its vectors stand beside those in use, an edited note is embedded for both, and once
+no note lacks them the user goes over, in one transaction. The old vectors stay, so that the user
+can go back, until they are dropped.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q
+
+from notes.embedding import Encoder, ModelUnavailable, encoder
+from notes.models import EmbeddingModel, Note, Passage, ServedModel
+from scribes.models import User
+
+
+def default() -> EmbeddingModel:
+    """The one that EMBEDDING_MODEL names. Raises ModelUnavailable."""
+    return registered(settings.EMBEDDING_MODEL)
+
+
+def registered(folder: str) -> EmbeddingModel:
+    """The row of the model in this folder. Raises ModelUnavailable."""
+    version = encoder(folder).version
+    model, _ = EmbeddingModel.objects.get_or_create(version=version, defaults={"path": folder})
+    if model.path != folder:  # it has moved
+        model.path = folder
+        model.save()
+    return model
+
+
+def encoder_of(model: EmbeddingModel) -> Encoder:
+    """Raises ModelUnavailable, also where its folder holds another model by now."""
+    found = encoder(model.path)
+    if found.version != model.version:
+        raise ModelUnavailable(f"{found.path} holds {found.version} and no more {model}.")
+    return found
+
+
+def of(user: User) -> EmbeddingModel:
+    """The model that the user's searches use. Raises ModelUnavailable."""
+    served = ServedModel.objects.filter(user=user).select_related("model").first()
+    return served.model if served else default()
+
+
+def targets(user: User) -> list[EmbeddingModel]:
+    """The models to embed a note with: the one in use, and the next. Raises ModelUnavailable."""
+    served = ServedModel.objects.filter(user=user).select_related("model", "next").first()
+    if served is None:
+        return [default()]
+    return [served.model, served.next] if served.next else [served.model]
+
+
+def note_vectors(user_id: int, model: EmbeddingModel) -> None:
+    """Vectors of this model are being saved, in the caller's transaction."""
+    served, _ = ServedModel.objects.get_or_create(user_id=user_id, defaults={"model": model})
+    if model.pk not in (served.model_id, served.next_id):
+        ServedModel.objects.filter(user=user_id).exclude(model=model).update(next=model)
+
+
+def go_over(user: User, failed: list[int] | None = None) -> bool:
+    """Serve the next model, if it has vectors of all notes but those that failed."""
+    with transaction.atomic():
+        rows = ServedModel.objects.select_for_update(no_key=True).select_related("next")
+        served = rows.filter(user=user).exclude(next=None).first()
+        if served is None or served.next is None:
+            return False
+        if Note.objects.for_user(user).stale(served.next).exclude(pk__in=failed or []).exists():
+            return False
+        ServedModel.objects.filter(user=user).update(
+            model=F("next"), previous=F("model"), next=None
+        )
+    return True
+
+
+def go_back(user: User) -> bool:
+    """Serve the model of before again, if there is one and its vectors were not dropped.
+
+    Notes that were edited since lack its vectors.
+    """
+    gone_over = ServedModel.objects.filter(user=user).exclude(previous=None)
+    return bool(gone_over.update(model=F("previous"), previous=F("model"), next=None))
+
+
+def drop_unused(user: User) -> int:
+    """Delete the vectors of models that the user neither uses nor is going over to; how many."""
+    with transaction.atomic():
+        rows = ServedModel.objects.select_for_update(no_key=True).filter(user=user)
+        served = rows.first()
+        if served is None:
+            return 0
+        rows.update(previous=None)
+        used = Q(model=served.model_id) | Q(model=served.next_id)
+        return Passage.objects.filter(~used, user=user).delete()[0]
