@@ -16,7 +16,7 @@ class Channel(redis.Channel):
         kombu 5.7 then raises an AttributeError, which ends the worker. As a ConnectionError it is
         one more sign that the connection is gone; the message comes again, which is harmless.
         """
-        if self.connection.client is None:
+        if getattr(self.connection, "client", None) is None:
             raise ConnectionError("The connection of this channel has been closed.")
         parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
         return parameters

@@ -57,12 +57,20 @@ class _Ranked(NamedTuple):
     why: str
 
 
+class Words(NamedTuple):
+    """A query for PostgreSQL's full-text search."""
+
+    tsquery: str
+    """Which notes match."""
+    lexemes: list[str]
+    """What the matching ones are ranked by, each as a tsquery of its own."""
+
+
 class _Query(NamedTuple):
     user: User
     vector: Vectors | None
     model: EmbeddingModel | None
-    words: str
-    """A tsquery; empty where words do not count."""
+    words: Words | None
     among: NoteQuerySet | None
     """Only these notes; None: all."""
 
@@ -82,14 +90,14 @@ def search(
     Every note that meaning or words find has a place, so pages fit together. Where the model
     cannot be loaded, words alone are searched.
     """
-    query, degraded = _Query(user, None, None, "", among), []
+    query, degraded = _Query(user, None, None, None, among), []
     if mode != "words":
         try:
             query = _by_meaning(query, text)
         except ModelUnavailable:
             degraded = ["meaning"]
     if mode != "meaning" or degraded:
-        query = query._replace(words=_tsquery(text))
+        query = query._replace(words=_words(text))
     ranked = _ranked(query, limit, offset, min_similarity)
     return Found(_hits(ranked, query), degraded)
 
@@ -104,7 +112,7 @@ def similar(note: Note, *, limit: int, offset: int, min_similarity: float) -> Fo
     if mean is None:
         return Found([], ["meaning"])
     others = Note.objects.for_user(note.user).exclude(pk=note.pk)
-    query = _Query(note.user, mean, model, "", others)
+    query = _Query(note.user, mean, model, None, others)
     return Found(_hits(_ranked(query, limit, offset, min_similarity), query), [])
 
 
@@ -123,17 +131,25 @@ def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
 
 
 OPERATORS = re.compile(r'"|(?:^|\s)-\w')
+# Of a long query. Each costs a look at every note that matches.
+MAX_LEXEMES = 32
+
+QUERY = """
+SELECT websearch_to_tsquery('english', %(text)s)::text,
+    replace(plainto_tsquery('english', %(text)s)::text, ' & ', ' | '),
+    array(
+        SELECT array_to_tsvector(ARRAY[lexeme])::text
+        FROM unnest(to_tsvector('english', %(text)s)) ORDER BY positions[1]
+    )
+"""
 
 
-def _tsquery(text: str) -> str:
-    """Notes with any of the words, so that a question is found, too; the more of them, the better.
-
-    With "quotes" or -minus in it, exactly what it says. Empty where there are only stop words.
-    """
-    if OPERATORS.search(text):
-        return str(_rows("SELECT websearch_to_tsquery('english', %s)::text", [text])[0][0])
-    all_words = _rows("SELECT plainto_tsquery('english', %s)::text", [text])[0][0]
-    return str(all_words).replace(" & ", " | ")
+def _words(text: str) -> Words | None:
+    """Any of the words match, so that a question finds something, too. With "quotes" or -minus
+    in it, what it says. None where there are only stop words."""
+    exact, any_word, lexemes = _rows(QUERY, {"text": text})[0]
+    tsquery = exact if OPERATORS.search(text) else any_word
+    return Words(tsquery, lexemes[:MAX_LEXEMES]) if tsquery else None
 
 
 def _owner(user: User) -> str:
@@ -150,11 +166,24 @@ MEANING = """
     WHERE user_id = %(user)s AND model_id = %(model)s AND current {among}
     GROUP BY note_id
 """
+# Inverse document frequency, squared as in tf-idf (once for the query's word, once for the note's):
+# a word that few of the notes have says more. ts_rank counts how often and where a note has it,
+# and divides by the logarithm of its length. `|| ''` makes PostgreSQL unpack a note's words once,
+# and OFFSET 0 lets it be.
 WORDS = """
-    SELECT id AS note_id, ts_rank(words, %(words)s::tsquery, 1) AS rank
-    FROM notes
-    WHERE words @@ (%(owner)s::tsquery && %(words)s::tsquery) {among}
+    SELECT note_id, {rank} AS rank
+    FROM (
+        SELECT note_id, {ranks}
+        FROM (
+            SELECT id AS note_id, words || '' AS words
+            FROM notes
+            WHERE words @@ (%(owner)s::tsquery && %(tsquery)s::tsquery) {among}
+            OFFSET 0
+        ) matching OFFSET 0
+    ) ranked
 """
+RANK_OF_WORD = "ts_rank(words, (%(lexemes)s::text[])[{n}]::tsquery, 1) AS rank_{n}"
+WEIGHTED = "rank_{n} * ln(1 + %(total)s / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
 NO_MEANING = "SELECT 0::bigint AS note_id, 0.0 AS similarity WHERE false"
 NO_WORDS = "SELECT 0::bigint AS note_id, 0.0 AS rank WHERE false"
 
@@ -184,12 +213,14 @@ def _ranked(query: _Query, limit: int, offset: int, min_similarity: float) -> li
     if query.vector is not None:
         meaning = MEANING.format(among="AND note_id = ANY(%(among)s)" if among else "")
     if query.words:
-        words = WORDS.format(among="AND id = ANY(%(among)s)" if among else "")
+        words = _words_sql(query.words, "AND id = ANY(%(among)s)" if among else "")
     parameters = {
         "user": query.user.pk,
         "vector": _literal(query.vector),
         "model": query.model.pk if query.model else None,
-        "words": query.words,
+        "tsquery": query.words and query.words.tsquery,
+        "lexemes": query.words and query.words.lexemes,
+        "total": Note.objects.for_user(query.user).count() if query.words else 0,
         "owner": _owner(query.user),
         "among": list(query.among.values_list("pk", flat=True)) if query.among is not None else [],
         "min_similarity": min_similarity,
@@ -199,6 +230,15 @@ def _ranked(query: _Query, limit: int, offset: int, min_similarity: float) -> li
     }
     rows = _rows(RANKED.format(meaning=meaning, words=words), parameters)
     return [_Ranked(note, float(score), similarity, why) for note, score, similarity, why in rows]
+
+
+def _words_sql(words: Words, among: str) -> str:
+    numbers = range(1, len(words.lexemes) + 1)
+    return WORDS.format(
+        rank=" + ".join(WEIGHTED.format(n=n) for n in numbers),
+        ranks=", ".join(RANK_OF_WORD.format(n=n) for n in numbers),
+        among=among,
+    )
 
 
 def _literal(vector: Any) -> str | None:
@@ -225,7 +265,7 @@ def _hits(ranked: Sequence[_Ranked], query: _Query) -> list[Hit]:
     spans = _nearest_spans([row.note_id for row in ranked if row.why != "words"], query)
     for row in ranked:
         if row.note_id not in spans:
-            spans[row.note_id] = _span_with_words(notes[row.note_id].content, query.words)
+            spans[row.note_id] = _span_with_words(notes[row.note_id].content, query)
     texts = [_text(notes[row.note_id], spans[row.note_id]) for row in ranked]
     marked = _marked(texts, query.words)
     return [
@@ -268,13 +308,13 @@ LIMIT 1
 """
 
 
-def _span_with_words(content: str, words: str) -> passages.Span:
+def _span_with_words(content: str, query: _Query) -> passages.Span:
     """The part of a text that has the query's words; its beginning, where only its title does."""
     spans = passages.split(content, WORDS_PER_PASSAGE, 0, _tokenize_words)
-    if not spans:
+    if not spans or not query.words:
         return passages.Span(0, 0)
     texts = [content[span.start : span.end] for span in spans]
-    number: int = _rows(BEST_TEXT, {"texts": texts, "words": words})[0][0]
+    number: int = _rows(BEST_TEXT, {"texts": texts, "words": query.words.tsquery})[0][0]
     return spans[number - 1]
 
 
@@ -289,12 +329,15 @@ FROM unnest(%(texts)s::text[]) WITH ORDINALITY AS part (text, number) ORDER BY n
 """
 
 
-def _marked(texts: list[str], words: str) -> list[str]:
+def _marked(texts: list[str], words: Words | None) -> list[str]:
     if not words:
         return texts
     options = f"HighlightAll=true, StartSel={MARK}, StopSel={UNMARK}"
     clean = [text.replace(MARK, "").replace(UNMARK, "") for text in texts]
-    return [row[0] for row in _rows(MARKED, {"texts": clean, "words": words, "options": options})]
+    return [
+        row[0]
+        for row in _rows(MARKED, {"texts": clean, "words": words.tsquery, "options": options})
+    ]
 
 
 def excerpt(marked: str) -> str:

@@ -182,17 +182,21 @@ class House:
 
 
 def children(worker: Program) -> list[psutil.Process]:
-    """The processes of its pool."""
-    return list(worker.children())
+    """The processes of its pool that live. Celery clears away dead ones a while later."""
+    return [child for child in worker.children() if lives(child)]
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill(process: psutil.Process) -> None:
-    """SIGKILL, and wait until it is gone."""
-    try:
-        process.kill()
-        process.wait(10)
-    except psutil.NoSuchProcess:
-        pass
+    """SIGKILL, and wait until it is dead."""
+    process.kill()
+    eventually(lambda: not lives(process), timeout=10)
 
 
 def make_job(email: str, count: int, **parameters) -> BackgroundJob:

@@ -107,7 +107,7 @@ def test_pool_processes_killed(house: House, rounds: Rounds, account: Account):
 
     def kill_one() -> None:
         time.sleep(dice.uniform(0, 0.3))
-        kill(dice.choice(children(worker)))
+        kill(dice.choice(eventually(lambda: children(worker))))
 
     kill_again_and_again(account, kill_one)
     assert max(account.recoveries) < 10
