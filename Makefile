@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos lint fmt
+.PHONY: help demo run test chaos quality lint fmt
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -21,6 +21,9 @@ test: $(BIN)/.installed-dev ## run the whole test suite
 
 chaos: $(BIN)/.installed-dev ## do to the jobs what a server room does, and count what was lost
 	@$(BIN)/pytest tests/chaos --long
+
+quality: $(BIN)/.installed-dev ## how well searches find what they should, on the King James Bible
+	@$(BIN)/pytest tests/quality --quality
 
 lint: $(BIN)/.installed-dev ## check format, style, types, settings, migrations and the API's schema
 	$(BIN)/ruff format --check .

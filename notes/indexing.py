@@ -297,7 +297,7 @@ def _keywords(note: Note, encoder: Encoder) -> str:
 
 def _vectors_by_hash(notes: list[Note], model: EmbeddingModel) -> dict[str, Any]:
     rows = Passage.objects.filter(note__in=notes, model=model).values_list("text_hash", "vector")
-    return {text_hash: np.array(vector.to_list(), np.float32) for text_hash, vector in rows}
+    return {text_hash: np.array(vector, np.float32) for text_hash, vector in rows}
 
 
 def _stacked(hashes: list[str], vectors: dict[str, Any], like: Vectors) -> Vectors:

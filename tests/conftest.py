@@ -17,6 +17,7 @@ from tests.processes import Process, environment, eventually, free_port, running
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests/chaos: the whole of it")
+    parser.addoption("--quality", action="store_true", help="tests/quality, which takes minutes")
 
 
 # --- Servers --------------------------------------------------------------------------------

@@ -14,4 +14,4 @@ def test_a_message_of_a_closed_connection_counts_as_a_lost_connection():
     lost = connection.connection_errors
     connection.close()
     with pytest.raises(lost):
-        channel.basic_ack("a message that came over it")
+        channel.basic_ack("a message that came over it")  # type: ignore[attr-defined]

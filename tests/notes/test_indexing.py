@@ -21,9 +21,14 @@ from scribes.models import User
 def regenerate(api: APIClient, **options: bool) -> BackgroundJob:
     """The job, accepted over HTTP and run here."""
     job_id = api.post("/semantic/regenerate-embeddings", options).json()["task_id"]
-    plan_job(job_id)
-    job = BackgroundJob.objects.get(pk=job_id)
-    for batch_id in job.batches.values_list("pk", flat=True):
+    return run(BackgroundJob.objects.get(pk=job_id))
+
+
+def run(job: BackgroundJob | None, batches: int | None = None) -> BackgroundJob:
+    """The job, planned and worked on here: all of its batches, or so many of those that wait."""
+    assert job
+    plan_job(str(job.pk))
+    for batch_id in job.batches.pending().values_list("pk", flat=True)[:batches]:
         run_batch(batch_id)
     job.refresh_from_db()
     return job

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from rest_framework.test import APIClient
 
 from notes.models import Note
 from scribes.models import User
 from tests.notes.test_indexing import regenerate
-
-
-@pytest.fixture
-def no_model(tmp_path: Path, settings) -> None:
-    settings.EMBEDDING_MODEL = str(tmp_path / "nothing")
 
 
 @pytest.mark.usefixtures("no_model")

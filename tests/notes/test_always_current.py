@@ -1,0 +1,186 @@
+"""A saved note is found as it is now, whatever happens to messages and processes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from threading import Event
+
+import pytest
+from django.db.models.functions import Now
+from rest_framework.test import APIClient
+
+from jobs.models import BackgroundJob
+from notes.indexing import DUE_AGAIN_SECONDS, DUE_SECONDS
+from notes.models import EmbeddingDue, Note, Passage
+from notes.tasks import embed_due_notes, embed_note
+from scribes.management.commands.demo import psalm
+from scribes.models import User
+from tests.conftest import client_of
+from tests.notes.test_indexing import regenerate, run
+from tests.processes import Process, at_once, eventually
+
+
+def by_meaning(api: APIClient, query: str) -> list[str]:
+    answer = api.post("/semantic/search", {"query": query, "mode": "meaning"})
+    return [result["note"]["title"] for result in answer.json()["results"]]
+
+
+@pytest.fixture
+def note(alice: User) -> Note:
+    return Note.objects.create(user=alice, **psalm(23))
+
+
+def test_saved_edited_and_deleted_notes_with_a_worker(api: APIClient, worker: Process):
+    note = api.post("/notes", {"title": "Rest", "content": "Beside the still waters."}).json()
+    eventually(lambda: by_meaning(api, "a quiet lake") == ["Rest"])
+    api.patch(f"/notes/{note['id']}", {"content": "A sower went out to sow his seed."})
+    eventually(lambda: Passage.objects.filter(current=True).exists())
+    found = api.post("/semantic/search", {"query": "a farmer in the field"}).json()["results"]
+    assert "sower" in found[0]["passage"]["text"]
+    assert found[0]["similarity_score"] > 0.2
+    api.delete(f"/notes/{note['id']}")
+    assert by_meaning(api, "a farmer in the field") == []
+
+
+def test_an_edited_note_is_not_found_by_what_it_said(api: APIClient, note: Note):
+    embed_note(note.pk)
+    assert by_meaning(api, "shepherd") == ["Psalm 23"]
+    api.patch(f"/notes/{note.pk}", {"content": "Something else."})
+    assert by_meaning(api, "shepherd") == []
+
+
+def test_a_change_of_title_leaves_the_vectors_alone(api: APIClient, note: Note):
+    embed_note(note.pk)
+    before = list(Passage.objects.values_list("pk", "current"))
+    api.patch(f"/notes/{note.pk}", {"title": "The Shepherd", "preacher": "David"})
+    assert list(Passage.objects.values_list("pk", "current")) == before
+    assert not EmbeddingDue.objects.exists()
+
+
+def test_only_the_passages_that_changed_are_embedded_again(alice: User, monkeypatch):
+    note = Note.objects.create(user=alice, **psalm(119))
+    embed_note(note.pk)
+    before = set(Passage.objects.values_list("text_hash", flat=True))
+    note.content += "\n\nAnd one line more."
+    note.save()
+    texts = record_embedded_texts(monkeypatch)
+    embed_note(note.pk)
+    assert len(before) > 10
+    assert 1 <= len(texts) <= 2
+    assert "one line more" in texts[-1]
+    assert Passage.objects.filter(current=True).count() >= len(before)
+    assert not Passage.objects.filter(current=False).exists()
+
+
+def record_embedded_texts(monkeypatch) -> list[str]:
+    """What the model is asked to embed from here on."""
+    from notes.embedding import Encoder
+
+    texts: list[str] = []
+    embed = Encoder.embed
+
+    def recording(self, new, *args):
+        texts.extend(new)
+        return embed(self, new, *args)
+
+    monkeypatch.setattr(Encoder, "embed", recording)
+    return texts
+
+
+def test_going_back_to_the_old_text_needs_no_model(alice: User, note: Note, monkeypatch):
+    embed_note(note.pk)
+    content, note.content = note.content, "For a moment."
+    note.save()
+    note.content = content
+    note.save()
+    texts = record_embedded_texts(monkeypatch)
+    embed_note(note.pk)
+    assert texts == []
+    assert Passage.objects.filter(note=note, current=True).exists()
+
+
+def test_messages_twice_or_for_nothing_are_harmless(alice: User, note: Note):
+    embed_note(note.pk)
+    before = list(Passage.objects.values_list("pk", flat=True))
+    embed_note(note.pk)
+    embed_note(10**12)
+    assert list(Passage.objects.values_list("pk", flat=True)) == before
+
+
+def test_a_note_made_blank_has_no_passages(api: APIClient, note: Note):
+    embed_note(note.pk)
+    api.patch(f"/notes/{note.pk}", {"content": " "})
+    embed_note(note.pk)
+    assert not Passage.objects.exists()
+    assert not EmbeddingDue.objects.exists()
+
+
+def overdue(seconds: int) -> None:
+    long_ago = Now() - timedelta(seconds=seconds + 1)
+    EmbeddingDue.objects.update(since=long_ago)
+    EmbeddingDue.objects.exclude(handed_over_at=None).update(handed_over_at=long_ago)
+
+
+def test_a_lost_message_is_made_good_by_a_job(api: APIClient, note: Note):
+    embed_due_notes()
+    assert not BackgroundJob.objects.exists()
+    overdue(DUE_SECONDS)
+    embed_due_notes()
+    embed_due_notes()
+    (job,) = BackgroundJob.objects.all()
+    assert run(job).status == "completed"
+    assert job.job_type == "embedding_update"
+    assert by_meaning(api, "shepherd") == ["Psalm 23"]
+    assert not EmbeddingDue.objects.exists()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_note_that_fails_is_counted_and_tried_again_later(api: APIClient, note: Note, settings):
+    overdue(DUE_SECONDS)
+    embed_due_notes()
+    job = run(BackgroundJob.objects.get())
+    assert (job.status, job.failed_items) == ("completed", 1)
+    settings.EMBEDDING_MODEL = ""
+    status = api.get("/semantic/status").json()
+    assert (status["failed"], status["missing"], status["coverage_percent"]) == (1, 0, 0.0)
+    assert status["last_job"]["job_id"] == str(job.pk)
+    embed_due_notes()
+    assert BackgroundJob.objects.count() == 1
+    overdue(DUE_AGAIN_SECONDS)
+    embed_due_notes()
+    assert run(BackgroundJob.objects.first()).processed_items == 1
+    assert api.get("/semantic/status").json()["coverage_percent"] == 100.0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_edits_during_a_regeneration_end_with_no_stale_vectors(alice: User, worker: Process):
+    notes = [Note.objects.create(user=alice, **psalm(n)) for n in range(1, 31)]
+    ended = Event()
+
+    def edit_or_follow(number: int) -> None:
+        api = client_of(alice)
+        if number == 0:
+            job_id = api.post("/semantic/regenerate-embeddings").json()["task_id"]
+            eventually(lambda: api.get(f"/jobs/{job_id}").json()["completed_at"], timeout=120)
+            ended.set()
+        for turn in range(1000 if number else 0):
+            note = notes[(7 * turn + number) % len(notes)]
+            api.patch(f"/notes/{note.pk}", {"content": f"{note.content}\nEdit {turn}."})
+            if ended.wait(0.1):
+                break
+
+    at_once(3, edit_or_follow)
+    eventually(lambda: not EmbeddingDue.objects.exists())
+    assert not Passage.objects.filter(current=False).exists()
+    assert client_of(alice).get("/semantic/status").json()["coverage_percent"] == 100.0
+    for note in Note.objects.all():
+        last = note.passages.order_by("ordinal").last()
+        assert last
+        assert last.char_end == len(note.content)
+
+
+def test_regeneration_embeds_unchanged_texts_too(api: APIClient, note: Note, monkeypatch):
+    embed_note(note.pk)
+    texts = record_embedded_texts(monkeypatch)
+    regenerate(api)
+    assert len(texts) == Passage.objects.count()

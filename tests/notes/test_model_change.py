@@ -1,0 +1,158 @@
+"""From one model to another of another dimension: beside each other, over in one step, and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from rest_framework.test import APIClient
+
+from jobs.models import BackgroundJob
+from notes.embedding import Encoder, ModelUnavailable, encoder
+from notes.models import EmbeddingDue, Note, Passage
+from notes.tasks import embed_due_notes, embed_note
+from scribes.management.commands.demo import psalm
+from scribes.models import User
+from tests.notes.test_indexing import regenerate, run
+
+PSALMS = (1, 23, 133)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a model of 32 dimensions and one layer, that knows nothing."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(encoder().path, folder)
+    torch.manual_seed(7)
+    small = BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(small).save_pretrained(folder)
+    pooling = folder / "1_Pooling" / "config.json"
+    changed = json.loads(pooling.read_text()) | {"word_embedding_dimension": 32}
+    pooling.write_text(json.dumps(changed))
+    return str(folder)
+
+
+@pytest.fixture
+def notes(api: APIClient, alice: User) -> list[Note]:
+    notes = [Note.objects.create(user=alice, **psalm(n)) for n in PSALMS]
+    regenerate(api)
+    return notes
+
+
+def status(api: APIClient) -> tuple[str, int, float]:
+    answer = api.get("/semantic/status").json()
+    return answer["model"], answer["dimension"], answer["coverage_percent"]
+
+
+def start(tiny: str) -> BackgroundJob:
+    call_command("regenerate_embeddings", "--all-users", "--no-wait", model=tiny)
+    return BackgroundJob.objects.active().get()
+
+
+def found(api: APIClient) -> list[str]:
+    answer = api.post("/semantic/search", {"query": "brothers at peace", "mode": "meaning"})
+    return [result["note"]["title"] for result in answer.json()["results"]]
+
+
+def test_searches_use_the_old_model_until_the_new_set_is_complete(
+    api: APIClient, notes: list[Note], tiny: str, settings
+):
+    settings.JOB_BATCH_SIZE = 1
+    job = start(tiny)
+    run(job, batches=2)
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
+    assert found(api)[0] == "Psalm 133"
+    run(job)
+    assert status(api) == ("tiny", 32, 100.0)
+    assert len(found(api)) == 3
+    assert api.get(f"/jobs/{job.pk}").json()["result_data"]["switched"] is True
+
+
+def test_notes_edited_meanwhile_are_embedded_for_both(
+    api: APIClient, notes: list[Note], tiny: str, settings
+):
+    settings.JOB_BATCH_SIZE = 1
+    job = start(tiny)
+    run(job, batches=1)
+    api.patch(f"/notes/{notes[0].pk}", {"content": "Brothers who live together in peace."})
+    embed_note(notes[0].pk)
+    assert found(api)[0] == "Psalm 1"
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
+    run(job)
+    assert status(api) == ("tiny", 32, 100.0)
+
+
+def test_what_became_stale_at_the_last_moment_is_made_good(
+    api: APIClient, notes: list[Note], tiny: str, settings
+):
+    settings.JOB_BATCH_SIZE = 1
+    job = start(tiny)
+    run(job, batches=2)
+    api.patch(f"/notes/{notes[0].pk}", {"content": "New, and its message got lost."})
+    run(job)
+    assert status(api)[:2] == ("all-MiniLM-L6-v2", 384)
+    EmbeddingDue.objects.all().delete()
+    embed_due_notes()
+    run(BackgroundJob.objects.active().get())
+    assert status(api) == ("tiny", 32, 100.0)
+
+
+def test_going_back_and_dropping(api: APIClient, notes: list[Note], tiny: str):
+    run(start(tiny))
+    api.patch(f"/notes/{notes[0].pk}", {"content": "Edited after the change."})
+    embed_note(notes[0].pk)
+    call_command("switch_embeddings", "--user", "alice@example.com", "--back")
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 66.7)
+    assert EmbeddingDue.objects.get().note_id == notes[0].pk
+    embed_note(notes[0].pk)
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
+    call_command("switch_embeddings", "--all-users", "--drop-old")
+    assert not Passage.objects.filter(model__version__startswith="tiny@").exists()
+    call_command("switch_embeddings", "--all-users", "--back")
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
+
+
+def test_a_new_users_notes_are_embedded_with_the_model_of_the_settings(
+    api: APIClient, notes: list[Note], bob: User, tiny: str, settings
+):
+    settings.EMBEDDING_MODEL = tiny
+    embed_note(Note.objects.create(user=bob, **psalm(1)).pk)
+    models = Passage.objects.filter(user=bob).values_list("model__version", flat=True)
+    assert {version.split("@")[0] for version in models} == {"tiny"}
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
+    regenerate(api)
+    assert status(api) == ("tiny", 32, 100.0)
+
+
+def test_other_weights_in_the_folder_are_not_mistaken_for_the_model(
+    api: APIClient, notes: list[Note], tiny: str, tmp_path: Path
+):
+    moved = tmp_path / "tiny"
+    shutil.copytree(tiny, moved)
+    run(start(str(moved)))
+    shutil.copy(encoder().path / "model.safetensors", moved / "model.safetensors")
+    encoder.cache_clear()
+    answer = api.post("/semantic/search", {"query": "peace"}).json()
+    assert answer["degraded"] == ["meaning"]
+
+
+def test_a_model_that_is_not_there_is_refused(alice: User, tmp_path: Path):
+    with pytest.raises(CommandError, match="No embedding model at"):
+        call_command("regenerate_embeddings", "--all-users", model=str(tmp_path))
+
+
+def test_too_many_dimensions_are_refused(tiny: str, tmp_path: Path):
+    folder = tmp_path / "huge"
+    shutil.copytree(tiny, folder)
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_size": 4096}))
+    with pytest.raises(ModelUnavailable, match="4096 dimensions are more than 1300"):
+        Encoder(str(folder)).embed(["a"])
