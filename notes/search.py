@@ -66,7 +66,9 @@ class Words(NamedTuple):
     """What the matching ones are ranked by, each as a tsquery of its own."""
 
 
-class _Query(NamedTuple):
+class Query(NamedTuple):
+    """What a search looks for."""
+
     user: User
     vector: Vectors | None
     model: EmbeddingModel | None
@@ -90,14 +92,7 @@ def search(
     Every note that meaning or words find has a place, so pages fit together. Where the model
     cannot be loaded, words alone are searched.
     """
-    query, degraded = _Query(user, None, None, None, among), []
-    if mode != "words":
-        try:
-            query = _by_meaning(query, text)
-        except ModelUnavailable:
-            degraded = ["meaning"]
-    if mode != "meaning" or degraded:
-        query = query._replace(words=_words(text))
+    query, degraded = understood(user, text, mode, among)
     ranked = _ranked(query, limit, offset, min_similarity)
     return Found(_hits(ranked, query), degraded)
 
@@ -112,14 +107,26 @@ def similar(note: Note, *, limit: int, offset: int, min_similarity: float) -> Fo
     if mean is None:
         return Found([], ["meaning"])
     others = Note.objects.for_user(note.user).exclude(pk=note.pk)
-    query = _Query(note.user, mean, model, None, others)
+    query = Query(note.user, mean, model, None, others)
     return Found(_hits(_ranked(query, limit, offset, min_similarity), query), [])
 
 
-def _by_meaning(query: _Query, text: str) -> _Query:
-    """Raises ModelUnavailable."""
-    model = serving.of(query.user)
-    return query._replace(model=model, vector=serving.encoder_of(model).embed([text])[0])
+def understood(
+    user: User, text: str, mode: str, among: NoteQuerySet | None
+) -> tuple[Query, list[str]]:
+    """What the text means and which words it has, as far as the mode asks for it; and what of
+    that is out of order."""
+    query, degraded = Query(user, None, None, None, among), []
+    if mode != "words":
+        try:
+            model = serving.of(user)
+            vector = serving.encoder_of(model).embed([text])[0]
+            query = query._replace(model=model, vector=vector)
+        except ModelUnavailable:
+            degraded = ["meaning"]
+    if mode != "meaning" or degraded:
+        query = query._replace(words=_words(text))
+    return query, degraded
 
 
 def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
@@ -207,29 +214,35 @@ LIMIT %(limit)s OFFSET %(offset)s
 """
 
 
-def _ranked(query: _Query, limit: int, offset: int, min_similarity: float) -> list[_Ranked]:
+def _ranked(query: Query, limit: int, offset: int, min_similarity: float) -> list[_Ranked]:
+    rows = _rows(*ranking(query, limit, offset, min_similarity))
+    return [_Ranked(note, float(score), similarity, why) for note, score, similarity, why in rows]
+
+
+def ranking(
+    query: Query, limit: int, offset: int, min_similarity: float
+) -> tuple[str, dict[str, Any]]:
+    """The statement that finds the notes, and its parameters."""
+    among = None if query.among is None else list(query.among.values_list("pk", flat=True))
     meaning, words = NO_MEANING, NO_WORDS
-    among = query.among is not None
     if query.vector is not None:
-        meaning = MEANING.format(among="AND note_id = ANY(%(among)s)" if among else "")
+        meaning = MEANING.format(among="" if among is None else "AND note_id = ANY(%(among)s)")
     if query.words:
-        words = _words_sql(query.words, "AND id = ANY(%(among)s)" if among else "")
-    parameters = {
+        words = _words_sql(query.words, "" if among is None else "AND id = ANY(%(among)s)")
+    return RANKED.format(meaning=meaning, words=words), {
         "user": query.user.pk,
         "vector": _literal(query.vector),
-        "model": query.model.pk if query.model else None,
+        "model": query.model and query.model.pk,
         "tsquery": query.words and query.words.tsquery,
         "lexemes": query.words and query.words.lexemes,
         "total": Note.objects.for_user(query.user).count() if query.words else 0,
         "owner": _owner(query.user),
-        "among": list(query.among.values_list("pk", flat=True)) if query.among is not None else [],
+        "among": among,
         "min_similarity": min_similarity,
         "k": RRF_K,
         "limit": limit,
         "offset": offset,
     }
-    rows = _rows(RANKED.format(meaning=meaning, words=words), parameters)
-    return [_Ranked(note, float(score), similarity, why) for note, score, similarity, why in rows]
 
 
 def _words_sql(words: Words, among: str) -> str:
@@ -258,7 +271,7 @@ def _rows(statement: str, parameters: Any) -> list[tuple[Any, ...]]:
 # --- What is shown --------------------------------------------------------------------------
 
 
-def _hits(ranked: Sequence[_Ranked], query: _Query) -> list[Hit]:
+def _hits(ranked: Sequence[_Ranked], query: Query) -> list[Hit]:
     """A note that was deleted since it was ranked is left out."""
     notes = Note.objects.in_bulk([row.note_id for row in ranked])
     ranked = [row for row in ranked if row.note_id in notes]
@@ -293,7 +306,7 @@ ORDER BY note_id, vector <#> %(vector)s::halfvec, ordinal
 """
 
 
-def _nearest_spans(note_ids: list[int], query: _Query) -> dict[int, passages.Span]:
+def _nearest_spans(note_ids: list[int], query: Query) -> dict[int, passages.Span]:
     if query.model is None:
         return {}
     vector = _literal(query.vector)
@@ -308,7 +321,7 @@ LIMIT 1
 """
 
 
-def _span_with_words(content: str, query: _Query) -> passages.Span:
+def _span_with_words(content: str, query: Query) -> passages.Span:
     """The part of a text that has the query's words; its beginning, where only its title does."""
     spans = passages.split(content, WORDS_PER_PASSAGE, 0, _tokenize_words)
     if not spans or not query.words:

@@ -85,7 +85,7 @@ def ndcg(titles: Sequence[str], wanted: dict[str, int]) -> float:
 
 
 def gain(grades: Sequence[int]) -> float:
-    return sum((2**grade - 1) / math.log2(place + 2) for place, grade in enumerate(grades))
+    return sum((2.0**grade - 1) / math.log2(place + 2) for place, grade in enumerate(grades))
 
 
 def recall(titles: Sequence[str], wanted: dict[str, int]) -> float:
