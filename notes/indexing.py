@@ -169,7 +169,7 @@ def text_changed(note: Note) -> None:
         ScriptureReference(
             note=note, user_id=note.user_id, start_verse=verses.start, end_verse=verses.end
         )
-        for verses in scripture.references(f"{note.scripture_refs}\n{note.content}")
+        for verses in scripture.references(note.scripture_refs, note.content)
     )
     make_due([note])
     publish(embed_note, note.pk, queue="default")

@@ -119,8 +119,10 @@ class Note(models.Model):
 
 
 def text_hash(note: Note) -> str:
-    """SHA-256 of all that is embedded of a note, in hex: another text, another hash."""
-    return hashlib.sha256(f"{note.keywords}\0{note.content}".encode()).hexdigest()
+    """SHA-256 of all that is embedded of a note, in hex: another text, another hash. So it is when
+    words move between the references and the tags: only the former are scripture."""
+    parts = (note.scripture_refs, " ".join(note.tags), note.content)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 class EmbeddingModel(models.Model):

@@ -26,7 +26,7 @@ RRF_K = 60
 EXCERPT_CHARACTERS = 300
 # Of notes whose passages are not made yet.
 WORDS_PER_PASSAGE = 80
-# Between these a query's word stands in what PostgreSQL marks; no text has them.
+# Between these a query's word stands in what PostgreSQL marks; a text that has them loses them.
 MARK, UNMARK = "\ue000", "\ue001"
 
 
@@ -343,10 +343,10 @@ FROM unnest(%(texts)s::text[]) WITH ORDINALITY AS part (text, number) ORDER BY n
 
 
 def _marked(texts: list[str], words: Words | None) -> list[str]:
-    if not words:
-        return texts
-    options = f"HighlightAll=true, StartSel={MARK}, StopSel={UNMARK}"
     clean = [text.replace(MARK, "").replace(UNMARK, "") for text in texts]
+    if not words:
+        return clean
+    options = f"HighlightAll=true, StartSel={MARK}, StopSel={UNMARK}"
     return [
         row[0]
         for row in _rows(MARKED, {"texts": clean, "words": words.tsquery, "options": options})

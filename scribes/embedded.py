@@ -13,6 +13,7 @@ Not for production: one machine, no replication, no TLS. Set DATABASE_URL and RE
 from __future__ import annotations
 
 import hashlib
+import locale
 import os
 import re
 import shutil
@@ -120,15 +121,38 @@ def _init_postgres(data: Path) -> None:
     draft.mkdir(mode=0o700)
     _give_to_postgres_user(draft)
     options = "--auth=trust --username=scribes --encoding=UTF8"
-    locale = "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+    sorting = "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+    letters = f"--lc-ctype={_letters()}"
     subprocess.run(
-        [str(_postgres_bin("initdb")), "-D", str(draft), *options.split(), *locale.split()],
+        [
+            str(_postgres_bin("initdb")),
+            "-D",
+            str(draft),
+            *options.split(),
+            *sorting.split(),
+            letters,
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd=data,
         **_as_postgres_user(),
     )
     draft.rename(data / "postgres")
+
+
+def _letters() -> str:
+    """The locale by which full-text search tells letters from other characters, one that this
+    system has. By the last resort, C, all outside ASCII are letters: “quotes” stick to words."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        for name in ("C.UTF-8", "en_US.UTF-8"):
+            try:
+                return locale.setlocale(locale.LC_CTYPE, name)
+            except locale.Error:
+                continue
+        return "C"
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 def _postgres_bin(program: str) -> Path:

@@ -57,7 +57,7 @@ def find_references(apps, schema_editor):
     for note in apps.get_model("notes", "Note").objects.iterator(chunk_size=100):
         reference.objects.bulk_create(
             reference(note=note, user_id=note.user_id, start_verse=start, end_verse=end)
-            for start, end in references(f"{note.scripture_refs}\n{note.content}")
+            for start, end in references(note.scripture_refs, note.content)
         )
 
 
