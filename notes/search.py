@@ -137,6 +137,8 @@ def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
 # --- Words ----------------------------------------------------------------------------------
 
 
+# Telephones write them curled.
+STRAIGHT_QUOTES = str.maketrans("“”„«»", '"' * 5)
 OPERATORS = re.compile(r'"|(?:^|\s)-\w')
 # Of a long query. Each costs a look at every note that matches.
 MAX_LEXEMES = 32
@@ -154,6 +156,7 @@ SELECT websearch_to_tsquery('english', %(text)s)::text,
 def _words(text: str) -> Words | None:
     """Any of the words match, so that a question finds something, too. With "quotes" or -minus
     in it, what it says. None where there are only stop words."""
+    text = text.translate(STRAIGHT_QUOTES)
     exact, any_word, lexemes = _rows(QUERY, {"text": text})[0]
     tsquery = exact if OPERATORS.search(text) else any_word
     return Words(tsquery, lexemes[:MAX_LEXEMES]) if tsquery else None

@@ -141,6 +141,7 @@ def three(api: APIClient) -> list[int]:
     [
         ("born anew", {0, 1}),
         ('"born anew"', {0}),
+        ("“born anew”", {0}),
         ('"born anew" child', set()),
         ('"born anew" or child', {0, 1}),
         ("born -child", {0}),

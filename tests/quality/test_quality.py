@@ -99,6 +99,7 @@ def measure(user: User, mode: str) -> tuple[float, float]:
     return mean(ndcg(*result) for result in results), mean(recall(*result) for result in results)
 
 
+@pytest.mark.django_db  # without any such mark, pytest-django makes no database
 def test_hybrid_is_no_worse_than_the_better_of_words_and_meaning(
     reader: User, lines: list[tuple[str, ...]]
 ):
