@@ -12,7 +12,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-NAMES = (
+JOB_NAMES = (
     "before_plan_commit",
     "after_claim",
     "after_compute",
@@ -21,6 +21,16 @@ NAMES = (
     "before_publish",
     "after_publish",
     "before_reconcile_commit",
+)
+REMINDER_NAMES = (
+    "before_sweep_commit",
+    "after_sweep_commit",
+    "before_publish",
+    "after_publish",
+    "after_delivery_claim",
+    "after_send",
+    "after_delivery_commit",
+    "before_resend_commit",
 )
 
 
