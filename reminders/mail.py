@@ -48,7 +48,9 @@ def _subject(deliveries: Sequence[Delivery]) -> str:
     late = " (late)" if first.is_late else ""
     if len(deliveries) > 1:
         return f"{len(deliveries)} reminders"
-    return f"Reminder{late}: {one_line(first.reminder.note.title)}"[:SUBJECT_MAX_CHARACTERS]
+    # What looks like an encoded word (RFC 2047) would be decoded by the reader, line breaks and all.
+    title = one_line(first.reminder.note.title).replace("=?", "= ?")
+    return f"Reminder{late}: {title}"[:SUBJECT_MAX_CHARACTERS]
 
 
 def one_line(text: str) -> str:

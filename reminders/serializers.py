@@ -316,7 +316,7 @@ class NotificationSerializer(serializers.ModelSerializer[Notification]):
 
 
 class NotificationQuery(serializers.Serializer[Any]):
-    unread = serializers.BooleanField(required=False)
+    unread = serializers.BooleanField(required=False, allow_null=True, default=None)
 
 
 class ReadCount(serializers.Serializer[Any]):

@@ -192,9 +192,8 @@ class NotificationList(OwnNotifications, generics.ListAPIView[Notification]):
     ) -> QuerySet[Notification]:
         query = NotificationQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
-        if "unread" in query.validated_data:
-            return queryset.filter(read_at__isnull=query.validated_data["unread"])
-        return queryset
+        unread = query.validated_data["unread"]
+        return queryset if unread is None else queryset.filter(read_at__isnull=unread)
 
 
 class NotificationRead(OwnNotifications):

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.client import HTTPException
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from threading import Timer
 from typing import Any
@@ -29,11 +30,13 @@ STEP_TIMEOUT_SECONDS = 10
 TOTAL_TIMEOUT_SECONDS = 20
 
 Address = IPv4Address | IPv6Address
+NO_ANSWER = (OSError, HTTPError, HTTPException)
 
 # ipaddress calls these global, but they lead to an IPv4 address inside, or nowhere.
 NOT_PUBLIC = tuple(
     ip_network(network)
     for network in (
+        "192.0.0.0/24",  # protocols of the network itself
         "192.88.99.0/24",  # 6to4 relays
         "::/96",  # IPv4-compatible
         "::ffff:0:0/96",  # IPv4-mapped
@@ -66,6 +69,8 @@ def check_url(url: str) -> Url:
         parts = parse_url(url)
     except LocationParseError as error:
         raise RefusedAddress(f"It is not a URL: {error}") from error
+    if not url.isprintable() or " " in url:
+        raise RefusedAddress("It must not contain spaces or control characters.")
     if parts.scheme not in ("http", "https") or not parts.host:
         raise RefusedAddress("It must start with https:// or http:// and a host.")
     if parts.auth:
@@ -86,7 +91,7 @@ def resolve(host: str, port: int) -> list[Address]:
 def post(url: str, secret: str, webhook_id: str, data: dict[str, Any]) -> tuple[int, str]:
     """Send `data`; the answer's status and its Retry-After. The id is the same at each attempt.
 
-    Raises RefusedAddress, and OSError or urllib3's HTTPError if there is no answer in time.
+    Raises RefusedAddress, and one of NO_ANSWER if there is none in time, or none in HTTP.
     """
     parts = check_url(url)
     body = json.dumps(data)
@@ -136,6 +141,3 @@ def _cut(connection: HTTPConnection) -> None:
         connection.sock.shutdown(socket.SHUT_RDWR)
     except (OSError, AttributeError):
         pass  # it is closed already
-
-
-NO_ANSWER = (OSError, HTTPError)
