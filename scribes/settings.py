@@ -221,6 +221,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobState": "jobs.models.BackgroundJob.Status",
         "ReminderState": "reminders.models.Reminder.Status",
+        "Channel": "reminders.models.Channel",
     },
 }
 
@@ -245,5 +246,7 @@ LOGGING = {
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "sentence_transformers": {"level": "WARNING"},
+        # The mail sink's whole dialogue.
+        "mail.log": {"level": "WARNING"},
     },
 }

@@ -65,6 +65,26 @@ def make_reminder(note: Note, *, due_in: timedelta = timedelta(seconds=-1), **fi
     return Reminder.objects.create(note=note, **(defaults | fields))
 
 
+def make_many(
+    note: Note, number: int, *, over: timedelta = timedelta(minutes=10), **fields
+) -> None:
+    """So many due reminders, spread over the time until now."""
+    now = timezone.now().replace(microsecond=0)
+    start = now.replace(tzinfo=None)
+    Reminder.objects.bulk_create(
+        Reminder(
+            user=note.user,
+            note=note,
+            scheduled_at=now - over * n / number,
+            start_date=start.date(),
+            start_time=start.time(),
+            time_zone="UTC",
+            **fields,
+        )
+        for n in range(number)
+    )
+
+
 def sweep() -> int:
     return sweep_at(database_now())
 

@@ -17,7 +17,15 @@ from scribes.models import User
 from tests.conftest import forget_queues
 from tests.mail import MailServer
 from tests.processes import at_once
-from tests.reminders.conftest import Post, deliver, make_reminder, plan, send, sweep
+from tests.reminders.conftest import (
+    Post,
+    deliver,
+    make_many,
+    make_reminder,
+    plan,
+    send,
+    sweep,
+)
 
 
 def test_what_is_due_is_sent_and_the_rest_waits(mail: MailServer, note: Note):
@@ -121,23 +129,6 @@ def test_many_reminders_take_few_messages_and_few_queries(
         assert sweep() == many
     assert queue_length("reminders") == 3
     forget_queues()
-
-
-def make_many(note: Note, number: int, **fields) -> None:
-    now = timezone.now().replace(microsecond=0)
-    start = now.replace(tzinfo=None)
-    Reminder.objects.bulk_create(
-        Reminder(
-            user=note.user,
-            note=note,
-            scheduled_at=now - timedelta(seconds=n % 600),
-            start_date=start.date(),
-            start_time=start.time(),
-            time_zone="UTC",
-            **fields,
-        )
-        for n in range(number)
-    )
 
 
 @pytest.mark.usefixtures("transactional_db")
