@@ -153,6 +153,13 @@ class Reminder(models.Model):
                 self._cancel_deliveries()
         return bool(snoozed)
 
+    @classmethod
+    def cancel_orphans(cls, ids: Sequence[int]) -> None:
+        """A delivery that comes back from a failed attempt to a cancelled reminder ends with it."""
+        cancelled = cls.objects.filter(pk=OuterRef("reminder"), status=cls.Status.CANCELLED)
+        orphans = Delivery.objects.pending().filter(Exists(cancelled), reminder__in=ids)
+        orphans.update(status=Delivery.Status.CANCELLED)
+
     def _cancel_deliveries(self) -> None:
         waiting = Delivery.objects.pending().filter(reminder=self)
         waiting.update(status=Delivery.Status.CANCELLED)
@@ -162,11 +169,7 @@ class Reminder(models.Model):
         """sending -> sent, or failed, for those whose deliveries have all ended.
 
         The caller holds the rows' locks, so that of two last deliveries the second sees the first.
-        A delivery that comes back to a cancelled reminder ends with it.
         """
-        cancelled = cls.objects.filter(pk=OuterRef("reminder"), status=cls.Status.CANCELLED)
-        orphans = Delivery.objects.pending().filter(Exists(cancelled), reminder__in=ids)
-        orphans.update(status=Delivery.Status.CANCELLED)
         latest = Delivery.objects.filter(
             reminder=OuterRef("pk"), occurrence_at=OuterRef("scheduled_at")
         )
@@ -190,6 +193,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def ready(self) -> DeliveryQuerySet:
         """Pending, and its time has come."""
         return self.pending().filter(next_attempt_at__lte=Now())
+
+    def locked(self, digest: uuid.UUID) -> list[uuid.UUID]:
+        """The keys of those of a digest, locked in their order: two processes that want the same
+        digest never hold what the other one waits for."""
+        rows = self.filter(digest=digest).order_by("pk").select_for_update(no_key=True)
+        return list(rows.values_list("pk", flat=True))
 
     def told_before(self, seconds: int) -> DeliveryQuerySet:
         """Ready ones that no message was sent for, or one so long ago that it may be lost."""
@@ -278,22 +287,24 @@ class Delivery(models.Model):
         return (self.sent_at - self.occurrence_at).total_seconds() if self.sent_at else None
 
     @classmethod
-    def claim(cls, delivery_id: uuid.UUID) -> list[Delivery]:
+    def claim(cls, delivery: Delivery) -> list[Delivery]:
         """pending -> sending, for REMINDER_LEASE_SECONDS: it, and all of its digest.
 
-        Empty when there is nothing to claim: it is in other hands, ended, deleted, or waits for
-        its time.
+        Only its id and its digest, which never change, need be known. Empty when there is nothing
+        to claim: it is in other hands, ended, deleted, or waits for its time.
         """
         with transaction.atomic():
-            ids = _with_digest(cls.objects.ready(), delivery_id)
-            cls.objects.filter(pk__in=ids).update(
+            ids = cls.objects.ready().locked(delivery.digest) if delivery.digest else [delivery.pk]
+            claimed = cls.objects.ready().filter(pk__in=ids)
+            if not claimed.update(
                 status=cls.Status.SENDING,
                 attempts=F("attempts") + 1,
                 claim_seq=F("claim_seq") + 1,
                 lease_expires_at=Now() + timedelta(seconds=settings.REMINDER_LEASE_SECONDS),
-            )
-            claimed = cls.objects.select_related("reminder__note", "user__reminder_preferences")
-            return list(claimed.filter(pk__in=ids).order_by("occurrence_at", "pk")) if ids else []
+            ):
+                return []
+            ours = cls.objects.select_related("reminder__note", "user__reminder_preferences")
+            return list(ours.filter(pk__in=ids).order_by("occurrence_at", "pk"))
 
     def _ours(self) -> DeliveryQuerySet:
         return Delivery.objects.sending().filter(pk=self.pk, claim_seq=self.claim_seq)
@@ -307,19 +318,6 @@ class Delivery(models.Model):
                 delivery=self, number=self.attempts, outcome=outcome, reason=reason
             )
         return bool(changed)
-
-
-def _with_digest(ready: DeliveryQuerySet, delivery_id: uuid.UUID) -> list[uuid.UUID]:
-    """Of a delivery and those that go out with it, the ready ones, locked.
-
-    In the order of their keys, so that two processes never hold what the other one waits for.
-    """
-    wanted = Q(pk=delivery_id)
-    digest = ready.filter(pk=delivery_id).values_list("digest", flat=True).first()
-    if digest:
-        wanted |= Q(digest=digest)
-    locked = ready.filter(wanted).order_by("pk").select_for_update(no_key=True)
-    return list(locked.values_list("pk", flat=True))
 
 
 class DeliveryAttempt(models.Model):

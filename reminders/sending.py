@@ -14,6 +14,7 @@ import logging
 import random
 import smtplib
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -69,22 +70,20 @@ class PermanentError(Exception):
 def send_all(delivery_ids: Sequence[UUID]) -> None:
     """Send these, one after the other. Those that take too long go on in another message."""
     until = time.monotonic() + SEND_SECONDS
-    channels = dict(
-        Delivery.objects.ready().filter(pk__in=delivery_ids).values_list("pk", "channel")
-    )
-    waiting = [pk for pk in delivery_ids if pk in channels]
+    ready = Delivery.objects.ready().filter(pk__in=delivery_ids)
+    waiting = deque(ready.order_by("occurrence_at", "pk").only("channel", "digest"))
     with Mailer() as mailer:
         while waiting and time.monotonic() < until:
-            pk = waiting.pop(0)
+            delivery = waiting.popleft()
             # Those that wait for a mail server that is down stay as they are, for the next resend.
-            if not (mailer.is_down and channels[pk] == Channel.EMAIL):
-                send(pk, mailer)
-    publish_deliveries(Delivery(pk=pk) for pk in waiting)
+            if not (mailer.is_down and delivery.channel == Channel.EMAIL):
+                send(delivery, mailer)
+    publish_deliveries(waiting)
 
 
-def send(delivery_id: UUID, mailer: Mailer) -> None:
+def send(delivery: Delivery, mailer: Mailer) -> None:
     """Claim -> send -> record. Returns quietly where there is nothing to claim."""
-    deliveries = Delivery.claim(delivery_id)
+    deliveries = Delivery.claim(delivery)
     if not deliveries:
         return
     failpoint("after_delivery_claim")
@@ -126,6 +125,8 @@ def _record(
     with transaction.atomic():
         _lock(reminders)
         ours = [d.record(outcome, reason, **fields) for d in deliveries]
+        if outcome in (Outcome.POSTPONED, Outcome.LOST):
+            Reminder.cancel_orphans(reminders)
         Reminder.close(reminders)
     failpoint("after_delivery_commit")
     if not all(ours):

@@ -68,7 +68,7 @@ def check(account: Account, mail: MailServer, expected: int) -> None:
 def test_eight_sweeps_two_beats_and_repeated_messages(
     house: House, mail: MailServer, note: Note, rounds: Rounds, account: Account
 ):
-    number = rounds(300, 10_000)
+    number = rounds(100, 10_000)
     account.rounds, account.faults = 1, 8
     for _ in range(2):
         house.beat()
@@ -97,7 +97,7 @@ def test_reminders_killed_exactly(
     flags = {name: tmp_path / name for name in REMINDER_NAMES}
     points = ",".join(f"{name}:kill:{flag}" for name, flag in flags.items())
     house.beat()
-    house.ready_worker(FAILPOINT=points, REMINDER_LEASE_SECONDS="4")
+    house.ready_worker(FAILPOINT=points, REMINDER_LEASE_SECONDS="2")
     duplicated = {}
     for number, (name, flag) in enumerate(flags.items(), 1):
         mail.messages.clear()
@@ -135,9 +135,9 @@ def test_mail_server_redis_and_postgresql_down(
     house: House, broker: Broker, mail: MailServer, note: Note, rounds: Rounds, account: Account
 ):
     """One after the other, while reminders are due. The wait after a failed attempt is cut short."""
-    number = rounds(50, 2000)
+    number = rounds(20, 2000)
     house.beat()
-    house.ready_worker(REMINDER_LEASE_SECONDS="4")
+    house.ready_worker(REMINDER_LEASE_SECONDS="2")
     account.rounds, account.faults = 1, 3
     mail.stop()
     make_many(note, number)
@@ -163,7 +163,7 @@ def test_six_hours_down_over_due_reminders(
     house: House, mail: MailServer, note: Note, rounds: Rounds, account: Account
 ):
     """Of the recurring ones each missed several times; a worker's start is all that happens."""
-    number = rounds(200, 10_000)
+    number = rounds(100, 10_000)
     account.rounds = 1
     make_many(note, number, over=timedelta(hours=6))
     daily = Reminder.objects.order_by("pk")[:10]

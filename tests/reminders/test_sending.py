@@ -216,7 +216,7 @@ def test_who_lost_the_lease_writes_nothing(mail: MailServer, note: Note):
     sweep()
     (delivery,) = reminder.deliveries.all()
 
-    claimed = Delivery.claim(delivery.pk)
+    claimed = Delivery.claim(delivery)
     assert len(claimed) == 1
     lose_leases()
     send_deliveries([str(delivery.pk)])
@@ -234,7 +234,7 @@ def lose_leases() -> None:
 def test_cancelled_while_it_is_sent_it_is_not_tried_again(mail: MailServer, note: Note):
     reminder = make_reminder(note)
     sweep()
-    (delivery,) = Delivery.claim(reminder.deliveries.get().pk)
+    (delivery,) = Delivery.claim(reminder.deliveries.get())
     assert reminder.cancel()
     lose_leases()
     delivery.refresh_from_db()
@@ -304,7 +304,7 @@ def test_what_is_to_be_tried_again_gets_a_message_when_its_time_comes(
 def test_a_dead_process_is_noted_and_made_up_for(mail: MailServer, note: Note):
     reminder = make_reminder(note)
     sweep()
-    Delivery.claim(reminder.deliveries.get().pk)
+    Delivery.claim(reminder.deliveries.get())
     send()
     assert mail.messages == []
     lose_leases()
@@ -317,7 +317,7 @@ def test_a_delivery_that_kills_every_process_ends(mail: MailServer, note: Note):
     reminder = make_reminder(note)
     sweep()
     for _ in range(MAX_ATTEMPTS):
-        assert Delivery.claim(reminder.deliveries.get().pk)
+        assert Delivery.claim(reminder.deliveries.get())
         lose_leases()
     reminder.refresh_from_db()
     assert (reminder.deliveries.get().status, reminder.status) == ("failed", "failed")
@@ -331,7 +331,7 @@ def test_a_notification_is_one_row_even_after_a_crash(note: Note):
     sweep()
     from reminders.sending import notify
 
-    (claimed,) = Delivery.claim(reminder.deliveries.get().pk)
+    (claimed,) = Delivery.claim(reminder.deliveries.get())
     notify(claimed)
     lose_leases()
     send()
