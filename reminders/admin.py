@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
@@ -20,6 +21,9 @@ class DeliveryInline(admin.TabularInline[Delivery, Reminder]):
     )
     extra = 0
     can_delete = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        return super().get_queryset(request).prefetch_related("log")
 
     @admin.display(description="attempts")
     def log(self, delivery: Delivery) -> SafeString:

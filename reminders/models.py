@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from typing import Any, ClassVar
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -24,7 +24,7 @@ from django.db.models.functions import Now
 
 from jobs.models import storable
 from notes.models import Note
-from reminders.recurrence import MAX_RULE_CHARACTERS, Recurrence, to_utc
+from reminders.recurrence import MAX_RULE_CHARACTERS, Recurrence, RuleError, to_utc
 from scribes.models import User
 
 # A sweep comes every 15 minutes; what it finds older than this was kept back by something.
@@ -35,6 +35,18 @@ class Channel(models.TextChoices):
     EMAIL = "email", "e-mail"
     WEBHOOK = "webhook"
     IN_APP = "in_app", "in-app"
+
+
+# What reading a stored rule may raise.
+UNREADABLE = (RuleError, ZoneInfoNotFoundError)
+
+
+def zone_or_utc(name: str) -> ZoneInfo:
+    """For showing a time: better in UTC than not at all."""
+    try:
+        return ZoneInfo(name)
+    except ZoneInfoNotFoundError:
+        return ZoneInfo("UTC")
 
 
 class ReminderQuerySet(models.QuerySet["Reminder"]):
@@ -105,25 +117,26 @@ class Reminder(models.Model):
 
     @property
     def zone(self) -> ZoneInfo:
-        return ZoneInfo(self.time_zone)
+        return zone_or_utc(self.time_zone)
 
     @property
     def recurrence(self) -> Recurrence | None:
-        """Raises RuleError, or ZoneInfoNotFoundError, if what is stored has become unreadable."""
+        """None for a reminder that fires once. Raises an error of UNREADABLE if what is stored is
+        read no longer, as when a zone is taken out of the IANA database."""
         if not self.rrule:
             return None
         start = datetime.combine(self.start_date, self.start_time)
-        return Recurrence(self.rrule, start, self.zone)
+        return Recurrence(self.rrule, start, ZoneInfo(self.time_zone))
 
     def upcoming(self, number: int) -> list[datetime]:
         """The next times it will fire, at most so many, in its zone; empty unless it is pending."""
         if self.status != self.Status.PENDING:
             return []
-        later = (
-            recurrence.upcoming(self.scheduled_at, number - 1)
-            if (recurrence := self.recurrence)
-            else []
-        )
+        try:
+            rule = self.recurrence
+        except UNREADABLE:
+            rule = None
+        later = rule.upcoming(self.scheduled_at, number - 1) if rule else []
         return [self.scheduled_at.astimezone(self.zone), *later]
 
     def change(self, **fields: Any) -> bool:
@@ -303,7 +316,7 @@ class Delivery(models.Model):
                 lease_expires_at=Now() + timedelta(seconds=settings.REMINDER_LEASE_SECONDS),
             ):
                 return []
-            ours = cls.objects.select_related("reminder__note", "user__reminder_preferences")
+            ours = cls.objects.select_related("reminder__note", "user")
             return list(ours.filter(pk__in=ids).order_by("occurrence_at", "pk"))
 
     def _ours(self) -> DeliveryQuerySet:

@@ -11,6 +11,7 @@ from rest_framework import serializers
 from notes.models import Note
 from reminders import webhook
 from reminders.models import (
+    UNREADABLE,
     Channel,
     Delivery,
     DeliveryAttempt,
@@ -157,7 +158,10 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
         extra_kwargs = {"message": {"max_length": 2000}}
 
     def get_rule_in_words(self, reminder: Reminder) -> str | None:
-        rule = reminder.recurrence
+        try:
+            rule = reminder.recurrence
+        except UNREADABLE:
+            return None
         return in_words(rule) if rule else None
 
     def get_next(self, reminder: Reminder) -> list[datetime]:

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import chain
-from zoneinfo import ZoneInfo
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
@@ -19,7 +18,14 @@ from django.db.models.functions import Now
 from jobs.failpoints import failpoint
 from jobs.models import storable
 from jobs.runner import publish
-from reminders.models import LATE_AFTER, Channel, Delivery, Reminder, ReminderPreferences
+from reminders.models import (
+    LATE_AFTER,
+    Channel,
+    Delivery,
+    Reminder,
+    ReminderPreferences,
+    zone_or_utc,
+)
 from scribes.models import User
 
 logger = logging.getLogger(__name__)
@@ -103,7 +109,7 @@ def _as_preferred(delivery: Delivery, preferences: ReminderPreferences, now: dat
 
     The occurrence stays what it was: only the sending is put off.
     """
-    zone = ZoneInfo(delivery.user.time_zone)
+    zone = zone_or_utc(delivery.user.time_zone)
     digest = preferences.next_digest(now, zone) if delivery.channel == Channel.EMAIL else None
     if digest:
         delivery.digest, delivery.next_attempt_at = digest
@@ -116,24 +122,35 @@ def _as_preferred(delivery: Delivery, preferences: ReminderPreferences, now: dat
 
 def _advance(reminders: Sequence[Reminder], now: datetime) -> None:
     """pending -> pending at the next time, or sending. The caller holds the rows' locks."""
-    recurring = [reminder for reminder in reminders if reminder.rrule]
-    for reminder in recurring:
-        _set_next(reminder, now)
-    Reminder.objects.bulk_update(recurring, ["scheduled_at", "status", "error"])
-    once = [reminder.pk for reminder in reminders if not reminder.rrule]
-    Reminder.objects.filter(pk__in=once).update(status=Reminder.Status.SENDING, updated_at=Now())
+    following = {reminder.pk: _following(reminder, now) for reminder in reminders}
+    _move({pk: moment for pk, moment in following.items() if moment})
+    ending = [pk for pk, moment in following.items() if moment is None]
+    Reminder.objects.filter(pk__in=ending).update(status=Reminder.Status.SENDING, updated_at=Now())
+    # Where the deliveries were there already, they may have ended already.
+    Reminder.close(ending)
 
 
-def _set_next(reminder: Reminder, now: datetime) -> None:
-    """A rule that cannot be read ends its own reminder, after this time, and nobody else's."""
+def _following(reminder: Reminder, now: datetime) -> datetime | None:
+    """Its next time, if there is one. A rule that cannot be read ends its own reminder, after this
+    time, and nobody else's."""
     try:
         recurrence = reminder.recurrence
-        following = recurrence.after(now) if recurrence else None
+        return recurrence.after(now) if recurrence else None
     except Exception as error:
-        logger.exception("Reminder %s cannot go on", reminder.pk)
-        reminder.error = storable(f"{type(error).__name__}: {error}")
-        following = None
-    if following:
-        reminder.scheduled_at = following
-    else:
-        reminder.status = Reminder.Status.SENDING
+        # Whatever it is: it must not keep everybody else's from being sent.
+        logger.exception("%s cannot go on", reminder)
+        reason = storable(f"{type(error).__name__}: {error}")
+        Reminder.objects.filter(pk=reminder.pk).update(error=reason)
+        return None
+
+
+def _move(times: dict[int, datetime]) -> None:
+    """One statement with two arrays; with bulk_update, a CASE for each row, the whole sweep takes
+    twice as long."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE reminders SET scheduled_at = next.at, updated_at = now()"
+            " FROM unnest(%s::bigint[], %s::timestamptz[]) AS next (id, at)"
+            " WHERE reminders.id = next.id",
+            [list(times.keys()), list(times.values())],
+        )

@@ -24,13 +24,14 @@ from standardwebhooks import Webhook
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
+from urllib3.util.ssl_match_hostname import CertificateError
 
 # For each step of the connection, and for all of it: an answer that trickles in has its end, too.
 STEP_TIMEOUT_SECONDS = 10
 TOTAL_TIMEOUT_SECONDS = 20
 
 Address = IPv4Address | IPv6Address
-NO_ANSWER = (OSError, HTTPError, HTTPException)
+NO_ANSWER = (OSError, HTTPError, HTTPException, CertificateError)
 
 # ipaddress calls these global, but they lead to an IPv4 address inside, or nowhere.
 NOT_PUBLIC = tuple(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import current_app
@@ -23,6 +25,8 @@ from tests.chaos.test_chaos import crash_postgresql, publish_to
 from tests.mail import MailServer
 from tests.processes import at_once, eventually
 from tests.reminders.conftest import make_many, sweep
+from tests.reminders.test_recurrence import ZONES, wall
+from tests.reminders.test_recurrence import check as check_rule
 
 Rounds = Callable[[int, int], int]
 
@@ -91,15 +95,21 @@ def test_eight_sweeps_two_beats_and_repeated_messages(
 
 
 def test_reminders_killed_exactly(
-    house: House, mail: MailServer, note: Note, account: Account, tmp_path: Path
+    house: House,
+    mail: MailServer,
+    note: Note,
+    rounds: Rounds,
+    account: Account,
+    tmp_path: Path,
 ):
     """A process is killed at each named place in turn; a sweep a second stands for one a quarter."""
     flags = {name: tmp_path / name for name in REMINDER_NAMES}
     points = ",".join(f"{name}:kill:{flag}" for name, flag in flags.items())
     house.beat()
     house.ready_worker(FAILPOINT=points, REMINDER_LEASE_SECONDS="2")
-    duplicated = {}
-    for number, (name, flag) in enumerate(flags.items(), 1):
+    duplicated: Counter[str] = Counter()
+    kills = rounds(1, 10)
+    for number, (name, flag) in enumerate(list(flags.items()) * kills, 1):
         mail.messages.clear()
         Delivery.objects.all().delete()
         Reminder.objects.all().delete()
@@ -110,10 +120,10 @@ def test_reminders_killed_exactly(
         account.recoveries.append(time.monotonic() - start)
         check(account, mail, 10)
         assert account.lost == 0, name
-        duplicated[name] = account.duplicated
+        duplicated[name] += account.duplicated
         account.rounds = account.faults = number
-    account.duplicated = sum(duplicated.values())
-    assert {name: count for name, count in duplicated.items() if count} == {"after_send": 1}
+    account.duplicated = duplicated.total()
+    assert +duplicated == Counter(after_send=kills)
 
 
 def until_killed(flag: Path) -> bool:
@@ -182,6 +192,17 @@ def test_six_hours_down_over_due_reminders(
     assert all(delivery.lateness_seconds >= 16 * 60 for delivery in late)  # type: ignore[operator]
     assert max(delivery.lateness_seconds or 0 for delivery in late) > 5.9 * 3600
     assert sum("(late)" in message["Subject"] for message in mail.messages) == late.count()
+
+
+# --- 5. Every zone --------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_every_night_of_seven_years_in_every_zone():
+    for zone in ZONES:
+        for half_hours in range(8):
+            start = wall(2024, 1, 1) + timedelta(minutes=30 * half_hours)
+            check_rule("FREQ=DAILY;UNTIL=20301231T235959", start, ZoneInfo(zone))
 
 
 # --- 4. Cost --------------------------------------------------------------------------------

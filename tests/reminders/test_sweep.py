@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from jobs.broker import queue_length
 from notes.models import Note
-from reminders.models import Delivery, Reminder
+from reminders.models import Delivery, Reminder, ReminderPreferences
 from reminders.sweep import SWEEP_BATCH_SIZE
 from reminders.sweep import sweep as sweep_at
 from scribes.models import User
@@ -58,6 +58,15 @@ def test_a_second_sweep_finds_nothing(note: Note):
     assert Delivery.objects.count() == 1
 
 
+def test_an_occurrence_that_was_sent_is_not_sent_again(mail: MailServer, note: Note):
+    reminder = make_reminder(note)
+    deliver(reminder)
+    Reminder.objects.update(status="pending")
+    deliver(reminder)
+    assert reminder.status == "sent"
+    assert len(mail.messages) == 1
+
+
 def test_what_recurs_goes_on_to_its_next_time(mail: MailServer, note: Note):
     reminder = make_reminder(note, rrule="FREQ=DAILY")
     due = reminder.scheduled_at
@@ -99,15 +108,25 @@ def test_a_snoozed_one_fires_then_and_goes_on_as_before(mail: MailServer, note: 
     assert reminder.scheduled_at == following
 
 
-def test_a_rule_that_became_unreadable_ends_alone(mail: MailServer, note: Note):
-    broken = make_reminder(note, rrule="FREQ=DAILY", time_zone="Atlantis/Deep")
+@pytest.mark.parametrize(
+    "stored", [{"time_zone": "Atlantis/Deep"}, {"rrule": "FREQ=DAILY;BYMOON=1"}]
+)
+def test_a_rule_that_became_unreadable_ends_alone(mail: MailServer, api, note: Note, stored):
+    broken = make_reminder(note, **({"rrule": "FREQ=DAILY"} | stored))
     whole = make_reminder(note, rrule="FREQ=DAILY")
-    assert sweep() == 2
-    broken.refresh_from_db()
+    shown = api.get(f"/reminders/{broken.pk}").json()
+    assert (shown["rule_in_words"], len(shown["next"])) == (None, 1)
+    assert deliver(broken).status == "sent"
     whole.refresh_from_db()
-    assert "Atlantis/Deep" in broken.error
-    assert (broken.status, whole.status) == ("sending", "pending")
-    assert whole.scheduled_at > timezone.now()
+    assert (broken.status, whole.status) == ("sent", "pending")
+    assert next(iter(stored.values())).split(";")[-1].split("=")[0] in broken.error
+    assert len(mail.messages) == 2
+
+
+def test_a_users_zone_that_is_gone_stops_nobody(mail: MailServer, alice: User, note: Note):
+    User.objects.filter(pk=alice.pk).update(time_zone="Atlantis/Deep")
+    ReminderPreferences.objects.create(user=alice, quiet_from=time(0), quiet_until=time(0))
+    assert deliver(make_reminder(note)).status == "sent"
 
 
 def test_a_rule_changed_in_the_meantime_is_not_overwritten(create: Post, api, note: Note):
@@ -185,7 +204,8 @@ def assert_the_sweep_reads_only_what_is_due(note: Note, pending: int) -> None:
     fill(note, pending)
     make_many(note, 10)
     due = Reminder.objects.due(timezone.now()).order_by("scheduled_at")[:SWEEP_BATCH_SIZE]
-    found = plan(*due.select_for_update(skip_locked=True, no_key=True).query.sql_with_params())
+    with transaction.atomic():
+        found = plan(*due.select_for_update(skip_locked=True, no_key=True).query.sql_with_params())
     while "Index Name" not in found:
         (found,) = found["Plans"]
     assert found["Index Name"] == "reminders_due"

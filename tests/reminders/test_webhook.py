@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
+import subprocess
 import time
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -248,6 +251,36 @@ def test_the_name_is_looked_up_once_and_the_checked_address_is_called(hook: WebS
     ((_, headers, content),) = hook.requests
     assert headers["Host"] == url.split("/")[2]
     assert json.loads(content) == {"a": 1}
+
+
+@pytest.fixture
+def tls_hook(hook: WebServer, tmp_path: Path, monkeypatch) -> WebServer:
+    """`hook` with a certificate for hook.example, which this process trusts."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=hook.example", "-addext", "subjectAltName=DNS:hook.example"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    hook.server.socket = context.wrap_socket(hook.server.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return hook
+
+
+def test_tls_is_verified_under_the_urls_name(tls_hook: WebServer, monkeypatch):
+    """Though the connection goes to an address, the name is what the certificate must have."""
+    answer_with(monkeypatch, "127.0.0.1")
+    port = tls_hook.server.server_port
+    assert webhook.post(url_of("hook.example", port, "https"), SECRET, "1", {})[0] == 200
+    with pytest.raises(webhook.NO_ANSWER, match="hostname"):
+        webhook.post(url_of("other.example", port, "https"), SECRET, "1", {})
+    assert len(tls_hook.requests) == 1
 
 
 def test_a_proxy_of_the_environment_is_not_used(hook: WebServer, monkeypatch, listener: Listener):
