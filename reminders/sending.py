@@ -15,7 +15,7 @@ import random
 import smtplib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from uuid import UUID
@@ -38,14 +38,15 @@ from reminders.models import (
     Reminder,
     ReminderPreferences,
 )
-from reminders.sweep import SWEEP_BATCH_SIZE, publish_deliveries
+from reminders.sweep import SWEEP_BATCH_SIZE, database_now, publish_deliveries
 
 logger = logging.getLogger(__name__)
 
 Outcome = DeliveryAttempt.Outcome
 
-# What a message still names after this goes into a message of its own: far below TASK_TIME_LIMIT.
-SEND_SECONDS = 60
+# What a message still names after this goes on in a new one: far below TASK_TIME_LIMIT, and before
+# it counts as lost (JOB_REPUBLISH_SECONDS).
+SEND_SECONDS = 30
 # The first delay; each is three times the one before, up to a day: about four days in all.
 FIRST_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(days=1)
@@ -78,7 +79,7 @@ def send_all(delivery_ids: Sequence[UUID]) -> None:
             # Those that wait for a mail server that is down stay as they are, for the next resend.
             if not (mailer.is_down and delivery.channel == Channel.EMAIL):
                 send(delivery, mailer)
-    publish_deliveries(waiting)
+    _tell(waiting)
 
 
 def send(delivery: Delivery, mailer: Mailer) -> None:
@@ -149,12 +150,14 @@ def _postpone(
         reason = f"Given up after {attempts} attempts: {reason}"
         _record(deliveries, Outcome.FAILED, reason, status=Delivery.Status.FAILED)
     else:
+        # One moment for all, or a digest would come apart.
+        moment = database_now() + max(delay(attempts), retry_after or timedelta())
         _record(
             deliveries,
             Outcome.POSTPONED,
             reason,
             status=Delivery.Status.PENDING,
-            next_attempt_at=Now() + max(delay(attempts), retry_after or timedelta()),
+            next_attempt_at=moment,
             dispatched_at=None,
         )
 
@@ -281,10 +284,17 @@ def _publish_some(patience: int) -> int:
         untold = Delivery.objects.told_before(patience).order_by("next_attempt_at")
         locked = untold.select_for_update(skip_locked=True, no_key=True)[:SWEEP_BATCH_SIZE]
         deliveries = list(locked.only("pk"))
-        Delivery.objects.filter(pk__in=[d.pk for d in deliveries]).update(dispatched_at=Now())
-        publish_deliveries(deliveries)
+        _tell(deliveries)
         failpoint("before_resend_commit")
     return len(deliveries)
+
+
+def _tell(deliveries: Collection[Delivery]) -> None:
+    """Send a message for them, and note when, in one transaction."""
+    with transaction.atomic():
+        told = Delivery.objects.filter(pk__in=[delivery.pk for delivery in deliveries])
+        told.update(dispatched_at=Now())
+        publish_deliveries(deliveries)
 
 
 def release_expired() -> None:

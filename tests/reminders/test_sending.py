@@ -11,7 +11,7 @@ from django.utils import timezone
 from jobs.broker import queue_length
 from notes.models import Note
 from reminders.models import Delivery, Notification, Reminder
-from reminders.sending import MAX_ATTEMPTS, delay, resend, wait
+from reminders.sending import MAX_ATTEMPTS, delay, notify, resend, wait
 from reminders.tasks import send_deliveries
 from scribes.models import User
 from tests.conftest import forget_queues
@@ -286,6 +286,25 @@ def test_while_messages_wait_one_counts_as_lost_much_later(note: Note, commits):
 
 
 @pytest.mark.usefixtures("empty_queues")
+def test_what_takes_too_long_goes_on_in_another_message(
+    mail: MailServer, note: Note, commits, monkeypatch
+):
+    monkeypatch.setattr("reminders.sending.SEND_SECONDS", 0)
+    make_reminder(note)
+    sweep()
+    before = Delivery.objects.get().dispatched_at
+    with commits():
+        send()
+    assert mail.messages == []
+    assert queue_length("reminders") == 1
+    delivery = Delivery.objects.get()
+    assert delivery.dispatched_at is not None
+    assert before is not None
+    assert delivery.dispatched_at > before
+    forget_queues()
+
+
+@pytest.mark.usefixtures("empty_queues")
 def test_what_is_to_be_tried_again_gets_a_message_when_its_time_comes(
     mail: MailServer, note: Note, commits
 ):
@@ -329,8 +348,6 @@ def test_a_delivery_that_kills_every_process_ends(mail: MailServer, note: Note):
 def test_a_notification_is_one_row_even_after_a_crash(note: Note):
     reminder = make_reminder(note, channels=["in_app"], message="Now")
     sweep()
-    from reminders.sending import notify
-
     (claimed,) = Delivery.claim(reminder.deliveries.get())
     notify(claimed)
     lose_leases()
