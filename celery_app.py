@@ -92,13 +92,13 @@ def configuration() -> dict[str, Any]:
                 # One that waited until the next is due has nothing to add.
                 "options": {"expires": settings.RECONCILE_SECONDS},
             },
-            "sweep-reminders": {
+            "sweep reminders": {
                 "task": "reminders.tasks.sweep",
                 "schedule": crontab(minute="0,15,30,45"),
                 "options": {"queue": "reminders", "expires": 14 * 60},
             },
             # What is to be tried again, and what got lost, does not wait for the next quarter.
-            "resend-reminders": {
+            "resend reminders": {
                 "task": "reminders.tasks.resend",
                 "schedule": float(settings.REMINDER_TICK_SECONDS),
                 "options": {"queue": "reminders", "expires": settings.REMINDER_TICK_SECONDS},
