@@ -161,8 +161,8 @@ def test_mail_server_redis_and_postgresql_down(
     account.recoveries.append(time.monotonic() - start)
     check(account, mail, number)
     assert account.lost == 0
-    # The crash of PostgreSQL may fall between the mail server's answer and our commit.
-    assert account.duplicated <= 1
+    # The crash may fall between the mail server's answer and our commit, in each of two processes.
+    assert account.duplicated <= 2
 
 
 # --- 3. After an outage ---------------------------------------------------------------------
