@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
 
-demo: $(BIN)/.installed ## run everything once: 150 Psalms, embedded and searched by meaning
+demo: $(BIN)/.installed ## run everything once: 150 Psalms, embedded, searched by meaning, and one mailed
 	@$(BIN)/python manage.py embedded $(BIN)/python manage.py demo
 
 run: $(BIN)/.installed ## run everything until Ctrl-C: API, worker, beat, Flower

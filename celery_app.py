@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery.schedules import crontab
 from celery.signals import celeryd_after_setup, setup_logging, worker_process_init, worker_ready
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
@@ -95,6 +96,17 @@ def configuration() -> dict[str, Any]:
                 # One that waited until the next is due has nothing to add.
                 "options": {"expires": settings.RECONCILE_SECONDS},
             },
+            "sweep reminders": {
+                "task": "reminders.tasks.sweep",
+                "schedule": crontab(minute="0,15,30,45"),
+                "options": {"queue": "reminders", "expires": 14 * 60},
+            },
+            # What is to be tried again, and what got lost, does not wait for the next quarter.
+            "resend reminders": {
+                "task": "reminders.tasks.resend",
+                "schedule": float(settings.REMINDER_TICK_SECONDS),
+                "options": {"queue": "reminders", "expires": settings.REMINDER_TICK_SECONDS},
+            },
             "embed due notes": {
                 "task": "notes.tasks.embed_due_notes",
                 "schedule": 60.0,
@@ -130,8 +142,11 @@ def leave_the_group(**_: Any) -> None:
 
 @worker_ready.connect
 def reconcile_at_start(**_: Any) -> None:
-    """A worker that comes back looks at once for what was lost with its predecessor."""
+    """A worker that comes back looks at once for what was lost with its predecessor, and for what
+    became due meanwhile."""
     app.send_task("jobs.tasks.reconcile", expires=60)
+    app.send_task("reminders.tasks.sweep", queue="reminders", expires=60)
+    app.send_task("reminders.tasks.resend", queue="reminders", expires=60)
 
 
 @worker_ready.connect

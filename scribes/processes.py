@@ -43,7 +43,9 @@ def admin_password() -> str:
 def honcho(addresses: Addresses) -> tuple[list[str], dict[str, str]]:
     """The command that runs the whole Procfile, and its environment."""
     programs = Path(sys.executable).parent  # gunicorn and celery of this virtual environment
-    environment = os.environ | {
+    environment = {
+        "PUBLIC_URL": addresses.web,
+        **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLOWER_PORT": str(addresses.flower_port),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import django_stubs_ext
 import environ
 
-from scribes import embedded
+from scribes import embedded, mail_sink
 from scribes.secret_files import secret
 
 # Lets ModelAdmin[BackgroundJob] and the like run, as the type checker wants them written.
@@ -36,7 +36,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 
 # --- PostgreSQL and Redis -------------------------------------------------------------------
 
-# Which of the two the environment names; `manage.py embedded` starts the others.
+# Which of them the environment names; `manage.py embedded` starts the others.
 DATABASE_URL_IS_SET = bool(env.str("DATABASE_URL", default=""))
 REDIS_URL_IS_SET = bool(env.str("REDIS_URL", default=""))
 
@@ -94,6 +94,19 @@ FLOWER_PORT = env.int("FLOWER_PORT", default=5555)
 FLOWER_BASIC_AUTH = env.str("FLOWER_BASIC_AUTH", default="") or "scribes:" + secret(
     DATA_DIR, "flower-password"
 )
+
+# --- Reminders and mail ---------------------------------------------------------------------
+
+# What mails and calendars say about where Scribes is.
+PUBLIC_URL = env.str("PUBLIC_URL", default=f"http://localhost:{WEB_PORT}").rstrip("/")
+REMINDER_LEASE_SECONDS = env.int("REMINDER_LEASE_SECONDS", default=120)
+REMINDER_TICK_SECONDS = env.int("REMINDER_TICK_SECONDS", default=30)
+WEBHOOK_ALLOWED_NETWORKS = env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])
+EMAIL_URL_IS_SET = bool(env.str("EMAIL_URL", default=""))
+EMAIL_URL = env.str("EMAIL_URL", default="") or mail_sink.url(DATA_DIR)
+vars().update(env.email_url_config(EMAIL_URL))
+EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Scribes <scribes@localhost>")
 
 # --- Django ---------------------------------------------------------------------------------
 
@@ -207,7 +220,11 @@ SPECTACULAR_SETTINGS = {
     # Everything from the sidecar package: the page works without the internet.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"JobState": "jobs.models.BackgroundJob.Status"},
+    "ENUM_NAME_OVERRIDES": {
+        "JobState": "jobs.models.BackgroundJob.Status",
+        "ReminderState": "reminders.models.Reminder.Status",
+        "Channel": "reminders.models.Channel",
+    },
 }
 
 # --- Logs -----------------------------------------------------------------------------------
@@ -231,5 +248,7 @@ LOGGING = {
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "sentence_transformers": {"level": "WARNING"},
+        # The mail sink's whole dialogue.
+        "mail.log": {"level": "WARNING"},
     },
 }

@@ -16,6 +16,7 @@ urlpatterns = [
     path("", views.Root.as_view(), name="root"),
     path("", include("notes.urls")),
     path("", include("jobs.urls")),
+    path("", include("reminders.urls")),
     path("me", views.Me.as_view(), name="me"),
     # For clients with a bearer token.
     path("auth/", include("scribes.accounts")),

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import connection, connections
 
 from jobs import broker as jobs_broker
-from jobs.failpoints import NAMES
+from jobs.failpoints import JOB_NAMES
 from jobs.models import BackgroundJob
 from scribes.models import User
 from tests.chaos.harness import (
@@ -413,12 +413,14 @@ def reachable(parameters: dict[str, Any]) -> bool:
 # Four of them are enough for every day.
 MARKS = {
     name: pytest.mark.long
-    for name in NAMES
+    for name in JOB_NAMES
     if name not in ("after_claim", "before_commit", "after_commit", "before_publish")
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in NAMES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=MARKS.get(name, ())) for name in JOB_NAMES]
+)
 def test_a_process_killed_exactly(name: str, house: House, account: Account, tmp_path: Path):
     flag = tmp_path / "flag"
     flag.touch()
