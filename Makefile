@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos quality lint fmt
+.PHONY: help demo run test chaos chaos-jobs chaos-reminders quality lint fmt
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -19,8 +19,15 @@ run: $(BIN)/.installed ## run everything until Ctrl-C: API, worker, beat, Flower
 test: $(BIN)/.installed-dev ## run the whole test suite
 	@$(BIN)/pytest
 
-chaos: $(BIN)/.installed-dev ## do to the jobs what a server room does, and count what was lost
-	@$(BIN)/pytest tests/chaos --long
+chaos: $(BIN)/.installed-dev ## do to jobs and reminders what a server room does, and count what was lost
+	@$(MAKE) -j2 chaos-jobs chaos-reminders
+
+# Side by side, as they mostly wait; each with servers of its own.
+chaos-jobs:
+	@DATA_DIR=.data/chaos-jobs $(BIN)/pytest tests/chaos/test_chaos.py --long
+
+chaos-reminders:
+	@DATA_DIR=.data/chaos-reminders $(BIN)/pytest tests/chaos/test_reminders.py --long
 
 quality: $(BIN)/.installed-dev ## how well searches find what they should, on the King James Bible
 	@$(BIN)/pytest tests/quality --quality

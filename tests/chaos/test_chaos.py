@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import numpy as np
 import psutil
 import psycopg
 import pytest
@@ -21,12 +22,17 @@ from django.db import connection, connections
 from jobs import broker as jobs_broker
 from jobs.failpoints import JOB_NAMES
 from jobs.models import BackgroundJob
+from notes.embedding import encoder
+from notes.indexing import passages_of
+from notes.models import Note
+from scribes.management.commands.demo import psalm
 from scribes.models import User
 from tests.chaos.harness import (
     Account,
     Broker,
     House,
     Program,
+    accept,
     children,
     kill,
     make_job,
@@ -137,6 +143,35 @@ def kill_again_and_again(account: Account, fault: Callable[[], None]) -> None:
             until_it_moves(jobs[-1])
     for job in jobs:
         assert_exact(account, until_it_ends(job), list(range(3000)))
+
+
+@pytest.mark.long
+def test_notes_embedded_while_processes_are_killed(house: House, account: Account):
+    """The job that all this is for: in the end every vector is what the model makes of its text."""
+    house.beat()
+    worker = house.ready_worker(JOB_BATCH_SIZE="5")
+    user = User.objects.create_user("alice@example.com")
+    for number in range(1, 151):
+        Note.objects.create(user=user, **psalm(number))
+    account.rounds, account.faults = 1, 20
+    job = accept(user, "embedding_regeneration", {})
+    while len(account.recoveries) < account.faults:
+        until_it_moves(job)
+        kill(eventually(lambda: children(worker))[0])
+        account.recoveries.append(until_it_moves(job))
+        if job.is_terminal:
+            job = accept(user, "embedding_regeneration", {})
+    job = until_it_ends(job)
+    assert (job.status, job.processed_items, job.failed_items) == ("completed", 150, 0)
+    for note in Note.objects.all():
+        assert_vectors_are_right(note)
+
+
+def assert_vectors_are_right(note: Note) -> None:
+    stored = np.array(note.passages.order_by("ordinal").values_list("vector", flat=True))
+    expected = encoder().embed(passages_of(note, encoder())[1])
+    assert stored.shape == expected.shape
+    assert (stored * expected).sum(axis=1).min() >= 0.999
 
 
 def test_a_pool_process_killed_with_default_settings(
