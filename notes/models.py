@@ -25,7 +25,7 @@ class NoteQuerySet(models.QuerySet["Note"]):
 
     def with_text(self) -> NoteQuerySet:
         """Not blank: only these have anything to embed."""
-        return self.filter(content__regex=r"\S")
+        return self.filter(has_text=True)
 
     def embedded(self, model: EmbeddingModel) -> NoteQuerySet:
         """Notes whose present text has vectors of this model."""
@@ -83,6 +83,9 @@ class Note(models.Model):
         max_length=2000, blank=True, default="", help_text="As typed: “Jn 3:14-21; Rom 8.28”."
     )
     text_hash = models.CharField(max_length=64, editable=False)
+    # Kept, as PostgreSQL and Python do not agree on what is white space, and to count without
+    # reading all texts.
+    has_text = models.BooleanField(db_default=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -102,6 +105,10 @@ class Note(models.Model):
         """In the same transaction, what was derived from an older text is marked as such, and the
         new text's embedding becomes due. Bulk writes do not come past here."""
         self.text_hash = text_hash(self)
+        self.has_text = bool(self.content.strip())
+        if not self._state.adding:
+            # A note that was deleted meanwhile must not come back: this raises DatabaseError.
+            kwargs.setdefault("force_update", True)
         with transaction.atomic():
             before = Note.objects.select_for_update(no_key=True).filter(pk=self.pk)
             same = before.filter(text_hash=self.text_hash).exists()
@@ -110,6 +117,12 @@ class Note(models.Model):
                 from notes.indexing import text_changed
 
                 text_changed(self)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Locks the note before its passages, as saving vectors does; or each waits for the other."""
+        with transaction.atomic():
+            list(Note.objects.select_for_update().filter(pk=self.pk).values_list("pk"))
+            return super().delete(*args, **kwargs)
 
     @property
     def keywords(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import pythonbible as bible
@@ -19,6 +19,8 @@ BOOK_SIZE = 1_000_000
 # second, and a few where they hold nothing else. The request that saves the note waits for it.
 SCANNED_CHARACTERS = 100_000
 MAX_REFERENCES = 1000
+# Lines, and what semicolons part.
+MAX_PIECES = 2000
 
 SPACES = re.compile(r"[^\S\n]+")
 DASHES = re.compile(r" ?[‐‑‒–—−] ?")
@@ -47,7 +49,7 @@ def references(field: str, text: str = "") -> list[VerseRange]:
     in_field = _pieces(field[:SCANNED_CHARACTERS], whole_books=True)
     in_text = _pieces(text[:SCANNED_CHARACTERS], whole_books=False)
     found: dict[VerseRange, None] = {}
-    for _, ranges in chain(in_field, in_text):
+    for _, ranges in islice(chain(in_field, in_text), MAX_PIECES):
         found.update(dict.fromkeys(ranges))
         if len(found) >= MAX_REFERENCES:
             break
@@ -76,10 +78,10 @@ def _pieces(text: str, *, whole_books: bool) -> Iterator[tuple[str, list[VerseRa
 
 
 def _read(piece: str, whole_books: bool) -> list[VerseRange]:
-    candidates = REFERENCE.findall(convert_all_roman_numerals_to_integers(piece))
+    candidates = REFERENCE.finditer(convert_all_roman_numerals_to_integers(piece))
     return [
         verses
-        for candidate, *_ in candidates
+        for candidate in (match[1] for match in islice(candidates, MAX_PIECES))
         if whole_books or LETTER_AND_NUMBER.search(candidate)
         for verses in _verses(candidate)
     ]

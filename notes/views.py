@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
@@ -73,6 +74,15 @@ class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
 
 class NoteDetail(OwnNotes, generics.RetrieveUpdateDestroyAPIView[Note]):
     http_method_names = ["get", "patch", "delete", "head", "options"]
+
+    def get_queryset(self) -> QuerySet[Note]:
+        """A change waits for another one of the same note, or it would undo it."""
+        notes = super().get_queryset()
+        return notes.select_for_update(no_key=True) if self.request.method == "PATCH" else notes
+
+    @transaction.atomic
+    def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().patch(request, *args, **kwargs)
 
 
 class RegenerateEmbeddings(APIView):

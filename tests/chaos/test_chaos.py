@@ -151,9 +151,9 @@ def test_notes_embedded_while_processes_are_killed(house: House, account: Accoun
     house.beat()
     worker = house.ready_worker(JOB_BATCH_SIZE="5")
     user = User.objects.create_user("alice@example.com")
-    for number in range(1, 151):
+    for number in range(1, 51):
         Note.objects.create(user=user, **psalm(number))
-    account.rounds, account.faults = 1, 20
+    account.rounds, account.faults = 1, 10
     job = accept(user, "embedding_regeneration", {})
     while len(account.recoveries) < account.faults:
         until_it_moves(job)
@@ -162,7 +162,7 @@ def test_notes_embedded_while_processes_are_killed(house: House, account: Accoun
         if job.is_terminal:
             job = accept(user, "embedding_regeneration", {})
     job = until_it_ends(job)
-    assert (job.status, job.processed_items, job.failed_items) == ("completed", 150, 0)
+    assert (job.status, job.processed_items, job.failed_items) == ("completed", 50, 0)
     for note in Note.objects.all():
         assert_vectors_are_right(note)
 

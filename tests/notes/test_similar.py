@@ -34,6 +34,16 @@ def test_the_nearest_come_first_and_not_the_note_itself(api: APIClient, psalms: 
     assert "Psalm 14" not in similar(api, psalms[14], min_similarity=-1, limit=100)
 
 
+def test_a_copy_is_as_similar_as_can_be(api: APIClient, alice: User):
+    """A long note, too, whose vectors point in many directions."""
+    for title in ("One", "Copy"):
+        embed_note(Note.objects.create(user=alice, **psalm(119) | {"title": title}).pk)
+    one = Note.objects.get(title="One")
+    (copy,) = api.get(f"/semantic/similar/{one.pk}").json()["results"]
+    assert copy["note"]["title"] == "Copy"
+    assert 0.7 < copy["similarity_score"] <= 1
+
+
 def test_pages_and_limits(api: APIClient, psalms: dict[int, Note]):
     everything = similar(api, psalms[117], min_similarity=-1)
     assert len(everything) == len(NUMBERS) - 1
