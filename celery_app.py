@@ -99,13 +99,14 @@ def configuration() -> dict[str, Any]:
             "sweep reminders": {
                 "task": "reminders.tasks.sweep",
                 "schedule": crontab(minute="0,15,30,45"),
-                "options": {"queue": "reminders", "expires": 14 * 60},
+                # Not the reminders' own queue, where it would wait behind what is being sent.
+                "options": {"expires": 14 * 60},
             },
             # What is to be tried again, and what got lost, does not wait for the next quarter.
             "resend reminders": {
                 "task": "reminders.tasks.resend",
                 "schedule": float(settings.REMINDER_TICK_SECONDS),
-                "options": {"queue": "reminders", "expires": settings.REMINDER_TICK_SECONDS},
+                "options": {"expires": settings.REMINDER_TICK_SECONDS},
             },
             "embed due notes": {
                 "task": "notes.tasks.embed_due_notes",
@@ -145,8 +146,8 @@ def reconcile_at_start(**_: Any) -> None:
     """A worker that comes back looks at once for what was lost with its predecessor, and for what
     became due meanwhile."""
     app.send_task("jobs.tasks.reconcile", expires=60)
-    app.send_task("reminders.tasks.sweep", queue="reminders", expires=60)
-    app.send_task("reminders.tasks.resend", queue="reminders", expires=60)
+    app.send_task("reminders.tasks.sweep", expires=60)
+    app.send_task("reminders.tasks.resend", expires=60)
 
 
 @worker_ready.connect

@@ -36,7 +36,8 @@ def _item(delivery: Delivery) -> dict[str, Any]:
     return {
         "title": one_line(reminder.note.title),
         "message": reminder.message,
-        "due": delivery.occurrence_at.astimezone(reminder.zone),
+        # Naive, since Django's templates would move an aware time to the server's zone.
+        "due": delivery.occurrence_at.astimezone(reminder.zone).replace(tzinfo=None),
         "zone": reminder.time_zone,
         "is_late": delivery.is_late,
         "links": links(reminder),

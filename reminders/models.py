@@ -144,7 +144,12 @@ class Reminder(models.Model):
         same = Reminder.objects.filter(
             pk=self.pk, status=self.status, scheduled_at=self.scheduled_at
         )
-        return bool(same.update(updated_at=Now(), **fields))
+        with transaction.atomic():
+            changed = bool(same.update(updated_at=Now(), **fields))
+            if changed and "scheduled_at" in fields:
+                # What waits for the quiet hours' end, say, is of the time that it has no more.
+                self._cancel_deliveries()
+        return changed
 
     def cancel(self) -> bool:
         """pending or sending -> cancelled, with its deliveries but for one being sent right now."""

@@ -208,7 +208,9 @@ def _argument(name: str, value: str, parts: dict[str, str], zone: ZoneInfo) -> t
 
 
 def _number(name: str, text: str, lowest: int, highest: int) -> int:
-    if not re.fullmatch("[+-]?[0-9]{1,4}", text) or not lowest <= int(text) <= highest:
+    signs = "[+-]?" if lowest < 0 else ""
+    form = f"{signs}0?[0-9]|{signs}[1-9][0-9]{{1,3}}"
+    if not re.fullmatch(form, text) or not lowest <= int(text) <= highest:
         raise RuleError(f"{name} must be one number from {lowest} to {highest}.")
     return int(text)
 
@@ -247,7 +249,7 @@ def _until(text: str, zone: ZoneInfo) -> datetime:
             continue
         if form == "%Y%m%d":
             return datetime.combine(until, time.max)
-        if form.endswith("Z") and until.year < MAXYEAR:
+        if form.endswith("Z") and 1 < until.year < MAXYEAR:
             return until.replace(tzinfo=UTC).astimezone(zone).replace(tzinfo=None)
         return until
     raise RuleError("UNTIL must be like 20271231, 20271231T190000 or 20271231T180000Z.")

@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 from redis import RedisError
 
@@ -61,6 +61,10 @@ class SendError(Exception):
         self.retry_after = retry_after
 
 
+class NoAnswer(SendError):
+    """The far end could not be reached, or was silent for too long."""
+
+
 class PermanentError(Exception):
     """No attempt will do better."""
 
@@ -72,26 +76,48 @@ def send_all(delivery_ids: Sequence[UUID]) -> None:
     """Send these, one after the other. Those that take too long go on in another message."""
     until = time.monotonic() + SEND_SECONDS
     ready = Delivery.objects.ready().filter(pk__in=delivery_ids)
-    waiting = deque(ready.order_by("occurrence_at", "pk").only("channel", "digest"))
+    # Webhooks come last: the far end is whatever somebody chose, and may take its time.
+    order = ("channel", "occurrence_at", "pk")
+    waiting = deque(ready.order_by(*order).only("channel", "digest", "user"))
+    silent: set[int] = set()
     with Mailer() as mailer:
         while waiting and time.monotonic() < until:
             delivery = waiting.popleft()
             # Those that wait for a mail server that is down stay as they are, for the next resend.
-            if not (mailer.is_down and delivery.channel == Channel.EMAIL):
-                send(delivery, mailer)
+            if mailer.is_down and delivery.channel == Channel.EMAIL:
+                continue
+            # Nor do those of a user whose webhook did not answer wait for it one by one.
+            if delivery.channel == Channel.WEBHOOK and delivery.user_id in silent:
+                continue
+            if not _try(delivery, mailer):
+                silent.add(delivery.user_id)
     _tell(waiting)
 
 
-def send(delivery: Delivery, mailer: Mailer) -> None:
-    """Claim -> send -> record. Returns quietly where there is nothing to claim."""
+def _try(delivery: Delivery, mailer: Mailer) -> bool:
+    """One that cannot be claimed or recorded, as when its reminder is being deleted, must not end
+    the batch: its lease will."""
+    try:
+        return send(delivery, mailer)
+    except DatabaseError:
+        if not connection.is_usable():
+            raise
+        logger.exception("%s could not be recorded", delivery.pk)
+        return True
+
+
+def send(delivery: Delivery, mailer: Mailer) -> bool:
+    """Claim -> send -> record. Returns quietly where there is nothing to claim; False where the far
+    end gave no answer."""
     deliveries = Delivery.claim(delivery)
     if not deliveries:
-        return
+        return True
     failpoint("after_delivery_claim")
     try:
         _send(deliveries, mailer)
     except SendError as error:
         _postpone(deliveries, str(error), error.retry_after)
+        return not isinstance(error, NoAnswer)
     except PermanentError as error:
         _record(deliveries, Outcome.FAILED, str(error), status=Delivery.Status.FAILED)
     except Exception as error:
@@ -100,6 +126,7 @@ def send(delivery: Delivery, mailer: Mailer) -> None:
     else:
         failpoint("after_send")
         _record(deliveries, Outcome.SENT, "", status=Delivery.Status.SENT, sent_at=Now())
+    return True
 
 
 def _send(deliveries: list[Delivery], mailer: Mailer) -> None:
@@ -206,7 +233,7 @@ def send_webhook(delivery: Delivery) -> None:
     except webhook.RefusedAddress as error:
         raise PermanentError(str(error)) from error
     except webhook.NO_ANSWER as error:
-        raise SendError(f"{type(error).__name__}: {error}") from error
+        raise NoAnswer(f"{type(error).__name__}: {error}") from error
     if status == 410:
         ReminderPreferences.objects.filter(pk=preferences.pk, webhook_url=url).update(
             webhook_url=""

@@ -184,11 +184,12 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
         zone = ZoneInfo(attrs.get("time_zone") or self._time_zone())
         rule = attrs.get("rrule", self.instance.rrule if self.instance else "")
         earliest = attrs.get("scheduled_at") or timezone.now()
-        start = self._start(attrs.get("scheduled_at"), zone)
+        start = self._start(attrs.get("scheduled_at"), zone, rule)
         due = attrs.get("scheduled_at") or start.replace(tzinfo=zone).astimezone(UTC)
         if rule:
             due = first_time(recurrence(rule, start, zone), earliest)
-            start = due.astimezone(zone).replace(tzinfo=None)
+            if self.instance is None or attrs.keys() & {"scheduled_at", "rrule"}:
+                start = _anchor(due.astimezone(zone).replace(tzinfo=None), start, rule)
         elif due < earliest:
             raise serializers.ValidationError({"time_zone": "There, this time is in the past."})
         return {
@@ -205,14 +206,21 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
         user: User = self.context["request"].user
         return self.instance.time_zone if self.instance else user.time_zone
 
-    def _start(self, given: datetime | None, zone: ZoneInfo) -> datetime:
+    def _start(self, given: datetime | None, zone: ZoneInfo, rule: str) -> datetime:
         """On the clock of the zone. A reminder that is moved to another zone keeps its clock."""
         if given:
             return given.astimezone(zone).replace(tzinfo=None)
         assert self.instance  # noqa: S101 a new one has a time
-        if self.instance.rrule:
+        if self.instance.rrule and rule:
             return datetime.combine(self.instance.start_date, self.instance.start_time)
         return self.instance.scheduled_at.astimezone(self.instance.zone).replace(tzinfo=None)
+
+
+def _anchor(first: datetime, start: datetime, rule: str) -> datetime:
+    """Where a rule starts: its first occurrence, but at the time of day that was asked for, as a
+    change of clocks may have moved that one. Parts such as BYHOUR say the time themselves."""
+    own_time = any(part in rule.upper() for part in ("BYHOUR", "BYMINUTE", "BYSECOND"))
+    return first if own_time else datetime.combine(first.date(), start.time())
 
 
 def latest_delivery(reminder: Reminder) -> Delivery | None:

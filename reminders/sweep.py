@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 
 from django.db import connection, transaction
@@ -110,7 +110,9 @@ def _as_preferred(delivery: Delivery, preferences: ReminderPreferences, now: dat
     The occurrence stays what it was: only the sending is put off.
     """
     zone = zone_or_utc(delivery.user.time_zone)
-    digest = preferences.next_digest(now, zone) if delivery.channel == Channel.EMAIL else None
+    # By when it was due: this morning's digest is not to miss what this sweep has just found.
+    since = max(delivery.occurrence_at - timedelta(seconds=1), now - LATE_AFTER)
+    digest = preferences.next_digest(since, zone) if delivery.channel == Channel.EMAIL else None
     if digest:
         delivery.digest, delivery.next_attempt_at = digest
     else:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -84,6 +85,12 @@ class ReminderDetail(OwnReminders, generics.RetrieveUpdateDestroyAPIView[Reminde
     """A new time, rule or zone makes an ended reminder pending again."""
 
     http_method_names = ["get", "patch", "delete", "head", "options"]
+
+    @transaction.atomic
+    def perform_destroy(self, reminder: Reminder) -> None:
+        """Locked before its deliveries, as everywhere: a sender waits, and then finds it gone."""
+        list(Reminder.objects.select_for_update().filter(pk=reminder.pk).values_list("pk"))
+        reminder.delete()
 
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         reminder = self.get_object()

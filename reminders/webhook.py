@@ -41,6 +41,7 @@ NOT_PUBLIC = tuple(
         "192.88.99.0/24",  # 6to4 relays
         "::/96",  # IPv4-compatible
         "::ffff:0:0/96",  # IPv4-mapped
+        "::ffff:0:0:0/96",  # IPv4-translated (SIIT)
         "64:ff9b::/96",  # NAT64
         "64:ff9b:1::/48",  # NAT64 of one's own network
         "2001::/23",  # Teredo and other protocols

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from django.utils import timezone
@@ -307,3 +307,29 @@ def test_the_documentation_has_every_path(client, db: None):
         "/notifications/{id}/read",
         "/notifications/read-all",
     } <= paths
+
+
+@pytest.mark.parametrize("until", ["00010101T000000Z", "99991231T235959Z"])
+def test_an_end_at_the_edge_of_the_calendar_is_no_fault_of_ours(
+    api: APIClient, note: Note, until: str
+):
+    body = {
+        "rrule": f"FREQ=DAILY;UNTIL={until}",
+        "time_zone": "America/New_York",
+        "scheduled_at": in_a_day(),
+    }
+    assert api.post("/reminders/preview", body).status_code in (200, 400)
+
+
+def test_a_rule_can_be_taken_away(api: APIClient, note: Note):
+    body = {"note_id": note.pk, "scheduled_at": in_a_day(), "rrule": "FREQ=DAILY"}
+    reminder = api.post("/reminders", body).json()
+    Reminder.objects.update(start_date=date(2020, 1, 1))  # it has fired for years
+    answer = api.patch(f"/reminders/{reminder['id']}", {"rrule": ""})
+    assert answer.status_code == 200
+    assert answer.json()["rrule"] == ""
+    assert answer.json()["scheduled_at"] == reminder["scheduled_at"]
+
+
+def in_a_day() -> str:
+    return (timezone.now() + timedelta(days=1)).isoformat()

@@ -141,6 +141,16 @@ def test_the_next_digest():
         assert digest[1] == at(expected)
 
 
+def test_what_is_due_just_before_the_digest_goes_with_it(note: Note):
+    """The sweep that finds it comes a moment later than the digest's own time."""
+    due = timezone.now().replace(hour=7, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    ReminderPreferences.objects.create(user=note.user, digest_at=time(7))
+    make_reminder(note, scheduled_at=due - timedelta(minutes=10))
+    sweep_at(due + timedelta(seconds=1))
+    delivery = Delivery.objects.get()
+    assert delivery.next_attempt_at == due
+
+
 # --- Over HTTP ------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.conf import settings as django_settings
@@ -31,7 +32,9 @@ def test_an_e_mail_as_it_arrives(mail: MailServer, note: Note):
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     assert "Read it <again> & again" in body(message)
-    assert "(Europe/Berlin)" in body(message)
+    due = delivery.occurrence_at.astimezone(ZoneInfo("Europe/Berlin"))
+    for kind in ("plain", "html"):
+        assert f"{due:%H:%M} (Europe/Berlin)" in body(message, kind)
     assert "Read it &lt;again&gt; &amp; again" in body(message, "html")
     assert body(message).count("http://localhost:8000/reminders/links/") == 3
     assert (delivery.status, delivery.attempts, outcomes(delivery)) == ("sent", 1, ["sent"])
