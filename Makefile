@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos chaos-jobs chaos-reminders quality lint fmt
+.PHONY: help demo run test chaos chaos-jobs chaos-rest quality lint fmt
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -20,14 +20,14 @@ test: $(BIN)/.installed-dev ## run the whole test suite
 	@$(BIN)/pytest
 
 chaos: $(BIN)/.installed-dev ## do to jobs and reminders what a server room does, and count what was lost
-	@$(MAKE) -j2 chaos-jobs chaos-reminders
+	@$(MAKE) -j2 chaos-jobs chaos-rest
 
 # Side by side, as they mostly wait; each with servers of its own.
 chaos-jobs:
 	@DATA_DIR=.data/chaos-jobs $(BIN)/pytest tests/chaos/test_chaos.py --long
 
-chaos-reminders:
-	@DATA_DIR=.data/chaos-reminders $(BIN)/pytest tests/chaos/test_reminders.py --long
+chaos-rest:
+	@DATA_DIR=.data/chaos-rest $(BIN)/pytest tests/chaos/test_as_shipped.py tests/chaos/test_reminders.py --long
 
 quality: $(BIN)/.installed-dev ## how well searches find what they should, on the King James Bible
 	@$(BIN)/pytest tests/quality --quality
