@@ -55,6 +55,9 @@ class EmbeddedNote(NamedTuple):
     """float32 [len(spans), dimension]"""
 
 
+Embedded = list[tuple[EmbeddingModel, list[EmbeddedNote]]]
+
+
 # --- The jobs -------------------------------------------------------------------------------
 
 
@@ -62,8 +65,8 @@ class EmbeddingRegeneration:
     """Job type: embeds all notes of a user anew. An item is a note.
 
     The parameter `model` is the version of a notes.models.EmbeddingModel that the user is to go over
-    to; without it, it is the one that the user's searches use. Skipped: notes that are blank, that were deleted meanwhile, or whose
-    text changed between reading and writing.
+    to; without it, it is the one that the user's searches use. Skipped: notes that are blank, that
+    were deleted meanwhile, or whose text changed between reading and writing.
     """
 
     name = "embedding_regeneration"
@@ -83,13 +86,13 @@ class EmbeddingRegeneration:
     def weigh(self, job: BackgroundJob, item_ids: Sequence[int]) -> Iterable[tuple[int, int]]:
         return _weighed(Note.objects.for_user(job.user).filter(pk__in=item_ids))
 
-    def compute(
-        self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew
-    ) -> list[EmbeddedNote]:
-        return embed_notes(_notes(item_ids), _model(job.user, job.parameters), renew)
+    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
+        model = _model(job.user, job.parameters)
+        return [(model, embed_notes(_notes(item_ids), model, renew))]
 
-    def save(self, job: BackgroundJob, results: list[EmbeddedNote]) -> int:
-        return save_embedded(results, _model(job.user, job.parameters))
+    def save(self, job: BackgroundJob, results: Embedded) -> int:
+        """With the models that computed them: the user's may be another by now."""
+        return max(save_embedded(notes, model) for model, notes in results)
 
     def finish(self, job: BackgroundJob) -> dict[str, Any]:
         failed = list(job.failures.values_list("item_id", flat=True))
@@ -110,15 +113,8 @@ class EmbeddingUpdate(EmbeddingRegeneration):
 
     name = "embedding_update"
 
-    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Any:
-        notes = _notes(item_ids)
-        return [
-            (model, embed_notes(notes, model, renew, reuse=True))
-            for model in serving.targets(job.user)
-        ]
-
-    def save(self, job: BackgroundJob, results: Any) -> int:
-        return max(save_embedded(embedded, model) for model, embedded in results)
+    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
+        return _embed_for_all_models(job.user, _notes(item_ids), renew)
 
 
 JOB_TYPES = (EmbeddingRegeneration.name, EmbeddingUpdate.name)
@@ -189,16 +185,20 @@ def embed_due_note(note_id: int) -> None:
     note = Note.objects.filter(pk=note_id, due__isnull=False).select_related("user").first()
     if note is None:
         return
-    embedded = [
-        (model, embed_notes([note], model, reuse=True)) for model in serving.targets(note.user)
-    ]
+    embedded = _embed_for_all_models(note.user, [note])
     with transaction.atomic():
         for model, notes in embedded:
             save_embedded(notes, model)
 
 
+def _embed_for_all_models(user: User, notes: list[Note], renew: Renew = lambda: None) -> Embedded:
+    return [
+        (model, embed_notes(notes, model, renew, reuse=True)) for model in serving.targets(user)
+    ]
+
+
 def hand_over_due_notes() -> None:
-    """Make jobs of the notes whose message was lost or failed, and end what go_over waits for.
+    """Make jobs of the notes whose message was lost or failed.
 
     A note that fails in the job, too, gets another after DUE_AGAIN_SECONDS.
     """

@@ -119,9 +119,15 @@ class Note(models.Model):
                 text_changed(self)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Locks the note before its passages, as saving vectors does; or each waits for the other."""
+        """Locks the note, and what belongs to it, from the top: Django deletes from the bottom, and
+        whoever works on them locks from the top, so that each would wait for the other."""
         with transaction.atomic():
             list(Note.objects.select_for_update().filter(pk=self.pk).values_list("pk"))
+            for relation in self._meta.related_objects:
+                own = relation.related_model._default_manager.filter(  # type: ignore[union-attr]
+                    **{relation.field.name: self.pk}
+                )
+                list(own.order_by("pk").select_for_update().values_list("pk"))
             return super().delete(*args, **kwargs)
 
     @property

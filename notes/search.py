@@ -134,7 +134,10 @@ def understood(
 
 
 def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
-    statement = "SELECT l2_normalize(avg(vector)) FROM passages WHERE note_id = %s AND model_id = %s AND current"
+    statement = (
+        "SELECT l2_normalize(avg(vector)) FROM passages"
+        " WHERE note_id = %s AND model_id = %s AND current"
+    )
     return _rows(statement, [note.pk, model.pk])[0][0]
 
 

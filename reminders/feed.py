@@ -50,20 +50,28 @@ def _event(reminder: Reminder) -> Event:
     event.add("summary", one_line(reminder.note.title))
     if reminder.message:
         event.add("description", reminder.message)
-    event.add("dtstart", _start(reminder))
+    rule = _rule(reminder)
+    event.add("dtstart", _start(reminder) if rule else reminder.scheduled_at)
     event.add("duration", EVENT_LENGTH)
-    if reminder.rrule:
-        rule = reminder.rrule.strip().upper().removeprefix("RRULE:").rstrip(";")
-        event.add("rrule", vRecur.from_ical(rule))
+    if rule:
+        event.add("rrule", rule)
     event.add_component(_alarm(reminder))
     return event
 
 
+def _rule(reminder: Reminder) -> vRecur | None:
+    """None, too, where the library cannot read it: one reminder must not break the whole feed."""
+    text = reminder.rrule.strip().upper().removeprefix("RRULE:").rstrip(";")
+    try:
+        rule: vRecur = vRecur.from_ical(text)
+    except ValueError:
+        return None
+    return rule or None
+
+
 def _start(reminder: Reminder) -> datetime:
-    if reminder.rrule:
-        start = datetime.combine(reminder.start_date, reminder.start_time)
-        return start.replace(tzinfo=reminder.zone)
-    return reminder.scheduled_at
+    start = datetime.combine(reminder.start_date, reminder.start_time)
+    return start.replace(tzinfo=reminder.zone)
 
 
 def _alarm(reminder: Reminder) -> Alarm:

@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 from jobs.models import BackgroundJob
 from notes import serving
 from notes.embedding import Encoder, ModelUnavailable, encoder
-from notes.indexing import embed_notes, save_embedded
+from notes.indexing import EmbeddingRegeneration, embed_notes, save_embedded
 from notes.models import EmbeddingDue, EmbeddingModel, Note, Passage, ServedModel
 from notes.tasks import embed_due_notes, embed_note
 from scribes.management.commands.demo import psalm
@@ -237,3 +237,15 @@ def test_damaged_weights_leave_the_search_by_words(
         answer = api.post("/semantic/search", {"query": "brethren"}).json()
         assert answer["degraded"] == ["meaning"]
         assert answer["results"][0]["note"]["title"] == "Psalm 133"
+
+
+def test_vectors_are_saved_under_the_model_that_made_them(
+    api: APIClient, alice: User, notes: list[Note], tiny: str
+):
+    """The user goes over while a job that names no model is between reading and writing."""
+    job_type = EmbeddingRegeneration()
+    job = BackgroundJob(user=alice, job_type=job_type.name, parameters={})
+    computed = job_type.compute(job, [note.pk for note in notes], lambda: None)
+    run(start(tiny))
+    assert job_type.save(job, computed) == 0
+    assert len(found(api)) == 3

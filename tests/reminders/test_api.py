@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from threading import Event
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from notes.models import Note
-from reminders.models import Reminder
+from reminders.models import Delivery, Reminder
 from scribes.models import User
-from tests.reminders.conftest import Post, deliver, in_hours, local, make_reminder
+from tests.conftest import client_of
+from tests.processes import at_once, eventually
+from tests.reminders.conftest import Post, deliver, in_hours, local, make_reminder, sweep
 
 
 def test_a_reminder_comes_back_as_it_went_in(create: Post, api: APIClient, note: Note):
@@ -329,6 +333,63 @@ def test_a_rule_can_be_taken_away(api: APIClient, note: Note):
     assert answer.status_code == 200
     assert answer.json()["rrule"] == ""
     assert answer.json()["scheduled_at"] == reminder["scheduled_at"]
+
+
+def test_a_new_time_withdraws_what_still_waits(create: Post, api: APIClient, note: Note):
+    reminder = make_reminder(note)
+    sweep()
+    assert reminder.deliveries.get().status == "pending"
+    answer = api.patch(f"/reminders/{reminder.pk}", {"scheduled_at": in_a_day()})
+    assert answer.status_code == 200
+    assert reminder.deliveries.get().status == "cancelled"
+
+
+def test_another_zone_does_not_count_a_rule_anew(create: Post, api: APIClient):
+    made = create(scheduled_at=in_a_day(), rrule="FREQ=DAILY;COUNT=3")
+    two_days_ago = date.fromisoformat(made["scheduled_at"][:10]) - timedelta(days=2)
+    Reminder.objects.update(start_date=two_days_ago)  # it has fired twice
+    changed = api.patch(f"/reminders/{made['id']}", {"time_zone": "Europe/Berlin"}).json()
+    assert len(changed["next"]) == 1
+
+
+def test_the_hour_that_a_night_leaves_out_is_only_that_nights(create: Post, api: APIClient):
+    """02:30 does not exist on the last Sunday of March; the rule starts there all the same."""
+    made = create(
+        scheduled_at="2035-01-10T02:30:00+01:00", rrule="FREQ=DAILY", time_zone="Europe/Berlin"
+    )
+    rule = {"rrule": "FREQ=YEARLY;BYMONTH=3;BYDAY=-1SU"}
+    changed = api.patch(f"/reminders/{made['id']}", rule).json()
+    assert changed["next"][0][11:16] == "03:30"
+    assert Reminder.objects.get().start_time.isoformat() == "02:30:00"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", ["/reminders/{reminder}", "/notes/{note}"])
+def test_deleting_waits_for_what_is_being_recorded(alice: User, note: Note, path: str):
+    """The sender has locked the reminder and comes to its delivery; deleting must not hold that."""
+    reminder = make_reminder(note)
+    sweep()
+    held = Event()
+
+    def record_or_delete(number: int) -> int:
+        if number:
+            held.wait(10)
+            url = path.format(reminder=reminder.pk, note=note.pk)
+            return client_of(alice).delete(url).status_code
+        with transaction.atomic():
+            Reminder.objects.select_for_update(no_key=True).get(pk=reminder.pk)
+            held.set()
+            eventually(somebody_waits_for_a_lock, timeout=20)
+            return Delivery.objects.update(error="It was being sent.")
+
+    assert at_once(2, record_or_delete) == [1, 204]
+    assert not Reminder.objects.exists()
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
 
 
 def in_a_day() -> str:

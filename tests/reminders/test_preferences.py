@@ -295,3 +295,13 @@ def test_the_admin_shows_reminders_with_their_deliveries(
     assert "e-mail" in page
     assert admin_client.get("/admin/reminders/delivery/?q=%00").status_code in (200, 302)
     assert admin_client.get("/admin/reminders/reminder/add/").status_code == 403
+
+
+def test_a_rule_that_cannot_be_written_does_not_break_the_feed(api: APIClient, note: Note):
+    odd = make_reminder(note, due_in=timedelta(hours=1), rrule="FREQ=YEARLY;BYMONTH=+2")
+    url = api.get("/reminders/preferences").json()["feed_url"]
+    answer = Client().get(url.removeprefix("http://localhost:8000"))
+    assert answer.status_code == 200
+    (event,) = icalendar.Calendar.from_ical(answer.content).walk("VEVENT")
+    assert event.decoded("DTSTART") == odd.scheduled_at
+    assert "RRULE" not in event

@@ -21,8 +21,8 @@ from notes.models import Note
 from reminders import webhook
 from reminders.models import Delivery, ReminderPreferences
 from scribes.models import User
-from tests.mail import Listener, WebServer
-from tests.reminders.conftest import again, deliver, make_reminder, outcomes
+from tests.mail import Listener, MailServer, WebServer
+from tests.reminders.conftest import again, deliver, make_reminder, outcomes, send, sweep
 
 
 @pytest.fixture
@@ -99,6 +99,22 @@ def test_no_answer_is_tried_again(hook: WebServer, note: Note):
     delivery = remind(note)
     assert (delivery.status, outcomes(delivery)) == ("pending", ["postponed"])
     assert "refused" in delivery.error
+
+
+@pytest.mark.usefixtures("preferences")
+def test_a_silent_address_is_asked_once_and_keeps_nobody_elses_waiting(
+    hook: WebServer, mail: MailServer, note: Note, bob: User
+):
+    hook.close()
+    silent = [make_reminder(note, channels=["webhook"]) for _ in range(3)]
+    his = Note.objects.create(user=bob, title="His", content="His own.")
+    make_reminder(his, due_in=timedelta(seconds=0))
+    sweep()
+    send()
+    assert [message["To"] for message in mail.messages] == [bob.email]
+    deliveries = Delivery.objects.filter(reminder__in=silent)
+    assert sorted(deliveries.values_list("attempts", flat=True)) == [0, 0, 1]
+    assert set(deliveries.values_list("status", flat=True)) == {"pending"}
 
 
 def test_an_answer_that_trickles_in_has_its_end(monkeypatch, settings):
