@@ -5,3 +5,6 @@ from django.apps import AppConfig
 
 class RemindersConfig(AppConfig):
     name = "reminders"
+
+    def ready(self) -> None:
+        import reminders.checks  # noqa: F401 registers them

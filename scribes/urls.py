@@ -25,6 +25,7 @@ urlpatterns = [
     path("schema", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(permission_classes=[AllowAny]), name="docs"),
     path("admin/", admin.site.urls),
+    path("health/", include("scribes.health")),
 ]
 
 handler400 = "scribes.api.bad_request"
