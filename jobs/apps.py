@@ -8,4 +8,5 @@ class JobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        import jobs.checks  # noqa: F401 registers them
+        import jobs.checks
+        import jobs.metrics  # noqa: F401 registers them, too

@@ -7,4 +7,5 @@ class RemindersConfig(AppConfig):
     name = "reminders"
 
     def ready(self) -> None:
-        import reminders.checks  # noqa: F401 registers them
+        import reminders.checks
+        import reminders.metrics  # noqa: F401 registers them, too

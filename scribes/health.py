@@ -38,7 +38,7 @@ def ready(request: HttpRequest) -> HttpResponse:
     Among the vital are the workers and beat. For a load balancer that is to take this process out
     only if it does not answer itself, there is /health/live.
     """
-    reports = _vital()
+    reports = vital()
     faults = [report for report in reports if report.is_fault]
     body: dict[str, Any] = {
         "status": "fault" if faults else "ok",
@@ -49,7 +49,7 @@ def ready(request: HttpRequest) -> HttpResponse:
     return JsonResponse(body, status=503 if faults else 200)
 
 
-def _vital() -> list[Report]:
+def vital() -> list[Report]:
     global _latest
     with _lock:
         if _latest is None or time.monotonic() - _latest[0] > KEEP_SECONDS:

@@ -107,6 +107,9 @@ HEARTBEAT_SECONDS = env.int("HEARTBEAT_SECONDS", default=10)
 DISK_MIN_FREE_MB = env.int("DISK_MIN_FREE_MB", default=500)
 QUEUE_FULL_LENGTH = env.int("QUEUE_FULL_LENGTH", default=1000)
 
+# Who reads /metrics.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="") or secret(DATA_DIR, "metrics-token")
+
 # --- Ports and Flower ------------------------------------------------------------------------
 
 # Of `make run`. The Procfile's web process takes the port that its runner gives it.

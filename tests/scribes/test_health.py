@@ -81,7 +81,8 @@ class House:
         return eventually(look, timeout=30)
 
     def ready(self) -> requests.Response:
-        return self.web.get("/health/ready")
+        answer: requests.Response = self.web.get("/health/ready")
+        return answer
 
     def is_well(self) -> bool:
         return bool(self.ready().status_code == 200)
