@@ -155,6 +155,7 @@ INSTALLED_APPS = [
     "reminders",
 ]
 MIDDLEWARE = [
+    "scribes.logs.name_requests",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "scribes.api.refuse_unreadable_requests",
@@ -258,7 +259,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        # text, json, or auto: text on a terminal, JSON elsewhere.
+        "line": {"()": "scribes.logs.formatter", "style": env.str("LOG_FORMAT", default="auto")},
     },
     "handlers": {
         "stdout": {
