@@ -100,6 +100,12 @@ POSTGRES_FAULTS = (
 START_EMBEDDED = "make run, or: manage.py embedded COMMAND"
 
 
+def _is_embedded(url: str) -> bool:
+    data = settings.DATA_DIR
+    # On Windows there is none.
+    return os.name == "posix" and url in (embedded.database_url(data), embedded.redis_url(data))
+
+
 @register("PostgreSQL", group="database", vital=True)
 def postgres() -> str:
     try:
@@ -116,7 +122,7 @@ def _postgres_fault(message: str) -> Fault:
         if re.search(pattern, message, re.IGNORECASE)
     )
     what, mend = next(known, (f"cannot be used: {masked(message)}", "see the message"))
-    if embedded.database_url(settings.DATA_DIR) == settings.DATABASE_URL:
+    if _is_embedded(settings.DATABASE_URL):
         mend = START_EMBEDDED
     database = connection.settings_dict
     mend = mend.format(name=database["NAME"], port=database["PORT"] or 5432)
@@ -262,7 +268,7 @@ def _redis_cli(command: str) -> str:
 @contextmanager
 def _redis_faults() -> Iterator[None]:
     start = "sudo systemctl start redis, or correct REDIS_URL"
-    if embedded.redis_url(settings.DATA_DIR) == settings.REDIS_URL:
+    if _is_embedded(settings.REDIS_URL):
         start = START_EMBEDDED
     try:
         yield
