@@ -90,5 +90,6 @@ def test_a_broken_backup_changes_nothing(db: None, tmp_path: Path):
             assert server.execute(left).fetchone() is None
 
 
-def test_an_existing_folder_is_not_overwritten(tmp_path: Path, db: None):
-    assert "is there already" in manage("backup", str(tmp_path)).stderr
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path):
+    with pytest.raises(CommandError, match="is there already"):
+        call_command("backup", str(tmp_path))

@@ -19,7 +19,7 @@ from celery import current_app
 from pytest_django import DjangoDbBlocker
 
 from scribes.health import KEEP_SECONDS
-from scribes.models import User
+from scribes.models import Heartbeat, User
 from tests.conftest import Web, forget_queues
 from tests.processes import MANAGE, Process, environment, eventually, free_port, running
 
@@ -36,7 +36,7 @@ class House:
         self.stack = ExitStack()
         self.stopping = ExitStack()
         self.env = environment(**QUICK)
-        self.start_worker()
+        self.worker = self.run("worker", *MANAGE, "run_worker", "--", "-n", "health@%h")
         self.beat = self.run("beat", "celery", "-A", "scribes", "beat")
         self.web = Web(f"http://127.0.0.1:{self.serve(**QUICK)}")
         eventually(lambda: lives(self.web))
@@ -58,9 +58,6 @@ class House:
         log = self.folder / f"web-{port}.log"
         self.start(log, command, environment(**variables))
         return port
-
-    def start_worker(self) -> None:
-        self.worker = self.run("worker", *MANAGE, "run_worker", "--", "-n", "health@%h")
 
     def sign_in(self) -> requests.Session:
         browser = requests.Session()
@@ -100,6 +97,7 @@ def house(
         with house.stack, house.stopping:
             yield house
         staff.delete()
+        Heartbeat.objects.all().delete()
     forget_queues()
 
 
@@ -119,25 +117,6 @@ def test_the_worker_is_a_worker_and_no_child_of_one(house: House):
     eventually(house.is_well)
     assert "celery" in psutil.Process(house.worker.popen.pid).cmdline()
     assert "is ready" in house.worker.output
-
-
-def test_a_worker_that_is_deaf_hangs_dies_and_comes_back(house: House):
-    eventually(house.is_well)
-    current_app.control.cancel_consumer("reminders")
-    fault = house.fault("workers")
-    assert "No worker has taken anything from the queue reminders for" in fault["what"]
-    assert "embeddings" not in fault["what"]
-    assert re.search(r"health@\S+ answers, but takes nothing", fault["where"])
-    assert "systemctl restart scribes-worker" in fault["mend"]
-    family = psutil.Process(house.worker.popen.pid).children(recursive=True)
-    house.worker.popen.send_signal(signal.SIGSTOP)
-    eventually(lambda: "no worker answers" in house.fault("workers")["where"])
-    house.worker.popen.kill()
-    for process in family:
-        process.kill()
-    assert "no worker answers" in house.fault("workers")["where"]
-    house.start_worker()
-    eventually(house.is_well)
 
 
 def test_a_beat_that_hangs(house: House):
@@ -164,6 +143,24 @@ def test_an_answer_within_a_second_when_nothing_else_answers(house: House):
         web = Web(f"http://127.0.0.1:{house.serve(**urls)}")
         eventually(lambda: lives(web))
         assert_quick_and_unready(web)
+
+
+def test_a_worker_that_is_deaf_then_hangs_then_is_dead(house: House):
+    """Last in this file: afterwards there is none."""
+    eventually(house.is_well)
+    current_app.control.cancel_consumer("reminders")
+    fault = house.fault("workers")
+    assert "No worker has taken anything from the queue reminders for" in fault["what"]
+    assert "embeddings" not in fault["what"]
+    assert re.search(r"health@\S+ answers, but takes nothing", fault["where"])
+    assert "systemctl restart scribes-worker" in fault["mend"]
+    family = psutil.Process(house.worker.popen.pid).children(recursive=True)
+    house.worker.popen.send_signal(signal.SIGSTOP)
+    eventually(lambda: "no worker answers" in house.fault("workers")["where"])
+    house.worker.popen.kill()
+    for process in family:
+        process.kill()
+    assert "no worker answers" in house.fault("workers")["where"]
 
 
 def lives(web: Web) -> bool:
