@@ -7,6 +7,8 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 
 import psycopg
+import pytest
+from django.core.management import CommandError, call_command
 
 from jobs.models import ItemFailure
 from notes.models import EmbeddingModel, Note, Passage
