@@ -16,6 +16,7 @@ from jobs.models import BackgroundJob
 from jobs.runner import enqueue
 from notes import indexing, search
 from notes.indexing import EmbeddingRegeneration
+from notes.metrics import SEARCH_SECONDS
 from notes.models import Note
 from notes.serializers import (
     Accepted,
@@ -124,7 +125,8 @@ class Search(APIView):
         filters = {key: options.pop(key) for key in list(options) if key in NoteFilters().fields}
         user: User = request.user  # type: ignore[assignment]
         among = Note.objects.for_user(user).matching(**filters) if filters else None
-        found = search.search(user, options.pop("query"), among=among, **options)
+        with SEARCH_SECONDS.time():
+            found = search.search(user, options.pop("query"), among=among, **options)
         return Response(SearchResults(found).data)
 
 

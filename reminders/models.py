@@ -25,6 +25,7 @@ from django.db.models.functions import Now
 from jobs.models import storable
 from notes.models import Note
 from reminders.recurrence import MAX_RULE_CHARACTERS, Recurrence, RuleError, to_utc
+from scribes import logs
 from scribes.models import User
 
 # A sweep comes every 15 minutes; what it finds older than this was kept back by something.
@@ -96,6 +97,9 @@ class Reminder(models.Model):
     channels = ArrayField(models.CharField(max_length=16, choices=Channel), default=_email_only)
     message = models.TextField(max_length=2000, blank=True, default="")
     error = models.TextField(blank=True, default="", help_text="Why its rule could not go on.")
+    request_id = models.CharField(
+        max_length=36, blank=True, default=logs.request_id, help_text="For finding it in the logs."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

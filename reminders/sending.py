@@ -39,6 +39,7 @@ from reminders.models import (
     ReminderPreferences,
 )
 from reminders.sweep import SWEEP_BATCH_SIZE, database_now, publish_deliveries
+from scribes.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +114,12 @@ def send(delivery: Delivery, mailer: Mailer) -> bool:
     if not deliveries:
         return True
     failpoint("after_delivery_claim")
+    first = deliveries[0]
+    with about(delivery=first.pk, request_id=first.reminder.request_id):
+        return _send_claimed(deliveries, mailer)
+
+
+def _send_claimed(deliveries: list[Delivery], mailer: Mailer) -> bool:
     try:
         _send(deliveries, mailer)
     except SendError as error:
@@ -159,7 +166,9 @@ def _record(
     failpoint("after_delivery_commit")
     if not all(ours):
         logger.info("%s had lost its lease; nothing is written", deliveries[0])
-    elif outcome != Outcome.SENT:
+    elif outcome == Outcome.SENT:
+        logger.info("%s sent", deliveries[0])
+    else:
         logger.warning("%s %s: %s", deliveries[0], outcome.label, reason)
 
 

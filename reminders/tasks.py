@@ -7,13 +7,16 @@ from uuid import UUID
 from celery import shared_task
 
 from reminders import sending
+from reminders.checks import SWEEP
 from reminders.sweep import database_now
 from reminders.sweep import sweep as sweep_due
+from scribes import heartbeats
 
 
 @shared_task(acks_late=False)
 def sweep() -> None:
     sweep_due(database_now())
+    heartbeats.record(SWEEP)
 
 
 @shared_task

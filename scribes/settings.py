@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, ClassVar
 
 import django_stubs_ext
 import environ
@@ -20,8 +21,22 @@ django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = environ.Env()
-env.read_env(BASE_DIR / ".env")
+
+class Environment(environ.Env):  # type: ignore[misc] # it has no types
+    """It notes which names were asked for: all others are no variables of Scribes."""
+
+    names: ClassVar[set[str]] = set()
+
+    def get_value(self, var: str, *args: Any, **options: Any) -> Any:
+        self.names.add(var)
+        return super().get_value(var, *args, **options)
+
+
+env = Environment()
+# Another file may hold the variables, such as /etc/scribes/env.
+ENV_FILE = env.str("ENV_FILE", default="") or str(BASE_DIR / ".env")
+env.read_env(ENV_FILE)
+ENVIRONMENT_NAMES = env.names
 
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data"))).resolve()
 
@@ -85,6 +100,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The tokenizer's own threads do not survive a fork; the worker's processes are the parallelism.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# --- Watching -------------------------------------------------------------------------------
+
+HEARTBEAT_SECONDS = env.int("HEARTBEAT_SECONDS", default=10)
+# What doctor complains of: less space for data, and more messages in a queue.
+DISK_MIN_FREE_MB = env.int("DISK_MIN_FREE_MB", default=500)
+QUEUE_FULL_LENGTH = env.int("QUEUE_FULL_LENGTH", default=1000)
+
+# Who reads /metrics.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="") or secret(DATA_DIR, "metrics-token")
+
 # --- Ports and Flower ------------------------------------------------------------------------
 
 # Of `make run`. The Procfile's web process takes the port that its runner gives it.
@@ -130,6 +155,7 @@ INSTALLED_APPS = [
     "reminders",
 ]
 MIDDLEWARE = [
+    "scribes.logs.name_requests",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "scribes.api.refuse_unreadable_requests",
@@ -233,7 +259,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        # text, json, or auto: text on a terminal, JSON elsewhere.
+        "line": {"()": "scribes.logs.formatter", "style": env.str("LOG_FORMAT", default="auto")},
     },
     "handlers": {
         "stdout": {
