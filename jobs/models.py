@@ -314,17 +314,18 @@ class JobBatch(models.Model):
         )
 
     @classmethod
-    def dispatch(cls, job: BackgroundJob, count: int) -> list[int]:
-        """Mark the next `count` batches nobody was told about; their ids, for publishing.
+    def dispatch(cls, job: BackgroundJob, count: int) -> list[JobBatch]:
+        """Mark the next `count` batches nobody was told about, and return them for publishing.
 
         Two processes at once get different batches, so that a job's parallelism is kept.
         """
         waiting = cls.objects.pending().filter(job=job, dispatched_at=None)
         with transaction.atomic():
             locked = waiting.select_for_update(skip_locked=True, no_key=True).order_by("number")
-            ids = list(locked.values_list("pk", flat=True)[:count])
-            cls.objects.filter(pk__in=ids).update(dispatched_at=Now())
-        return ids
+            batches = list(locked.only("number")[:count])
+            told = cls.objects.filter(pk__in=[batch.pk for batch in batches])
+            told.update(dispatched_at=Now())
+        return batches
 
     @classmethod
     def in_flight(cls, job: BackgroundJob) -> int:
@@ -338,11 +339,15 @@ class JobBatch(models.Model):
     @classmethod
     def append(cls, job: BackgroundJob, chunks: Sequence[Sequence[int]]) -> None:
         """One more pending batch for each chunk of item ids. Call it with the job's row locked."""
-        last = cls.objects.filter(job=job).aggregate(last=models.Max("number"))["last"] or 0
         cls.objects.bulk_create(
             cls(job=job, number=number, item_ids=list(chunk))
-            for number, chunk in enumerate(chunks, last + 1)
+            for number, chunk in enumerate(chunks, cls.count_of(job) + 1)
         )
+
+    @classmethod
+    def count_of(cls, job: BackgroundJob) -> int:
+        """How many batches the job has so far: they are numbered from 1, without gaps."""
+        return cls.objects.filter(job=job).aggregate(last=models.Max("number"))["last"] or 0
 
 
 # What a person can do about a failed item, by its error_class.

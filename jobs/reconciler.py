@@ -73,7 +73,7 @@ def republish_plans(patience: int) -> None:
         lost = BackgroundJob.objects.told_before(patience)
         for job in lost.select_for_update(skip_locked=True, no_key=True):
             BackgroundJob.objects.filter(pk=job.pk).update(dispatched_at=Now())
-            publish_plan(job.pk)
+            publish_plan(job)
         failpoint("before_reconcile_commit")
 
 
@@ -84,7 +84,7 @@ def dispatch_waiting_batches() -> None:
         free = settings.JOB_PARALLELISM - JobBatch.in_flight(job)
         if free > 0 and job.job_type in JOB_TYPES:
             with transaction.atomic():
-                publish_batches(JOB_TYPES[job.job_type], JobBatch.dispatch(job, free))
+                publish_batches(job, JobBatch.dispatch(job, free))
 
 
 def prune() -> None:
