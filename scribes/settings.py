@@ -148,8 +148,9 @@ INSTALLED_APPS = [
     "django_celery_beat",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "rest_framework",
+    # Before rest_framework, whose templates it overrides.
     "scribes",
+    "rest_framework",
     "jobs",
     "notes",
     "reminders",
@@ -229,10 +230,14 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["scribes.json_input.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": [
+        "scribes.json_input.StrictJSONParser",
+        # Forms of the browsable API.
+        "rest_framework.parsers.MultiPartParser",
+    ],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
-        "rest_framework.renderers.BrowsableAPIRenderer",
+        "scribes.browsable.BrowsableAPI",
     ],
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -243,6 +248,8 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Notes found by meaning, and background jobs that cannot lose work.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    # Programs send JSON.
+    "PARSER_WHITELIST": ["scribes.json_input.StrictJSONParser"],
     # Everything from the sidecar package: the page works without the internet.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
