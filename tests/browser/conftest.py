@@ -86,7 +86,10 @@ def web(transactional_db: None, shared_web: Web) -> Web:  # type: ignore[overrid
 
 @pytest.fixture(scope="package")
 def shared_worker(django_db_setup: None, folder: Path) -> Iterator[Process]:
-    with worker_process(folder, "browsed") as process:
+    """It knows the tests' own job type, works in small steps, and tells of each heartbeat."""
+    variables = {"JOB_BATCH_SIZE": "5", "JOB_PARALLELISM": "1", "HEARTBEAT_SECONDS": "0"}
+    options = ("--include", "tests.counting")
+    with worker_process(folder, "browsed", *options, **variables) as process:
         yield process
 
 
