@@ -42,7 +42,9 @@ def embeddings() -> Panel:
 
 def _running_speed() -> float | None:
     """Of all running embedding jobs together; None while there are none."""
-    running = BackgroundJob.objects.running().filter(job_type__in=JOB_TYPES)
+    running = BackgroundJob.objects.running().filter(
+        job_type__in=JOB_TYPES, started_at__isnull=False
+    )
     now = timezone.now()
     rows = running.annotate(done=DONE_ITEMS).values_list("done", F("started_at"))
     speeds = [done / max(1.0, (now - started).total_seconds()) for done, started in rows]

@@ -24,7 +24,7 @@ from scribes import health, heartbeats, server_checks
 from scribes.checks import Report
 from scribes.models import Heartbeat
 
-REFRESH_SECONDS = 5
+REFRESH_SECONDS = 3
 # Of PostgreSQL's time, for one statement of a panel.
 LIMIT_MILLISECONDS = 300
 HOURS = 24

@@ -11,9 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from django.core.management import call_command
 from playwright.sync_api import Browser, Page, Route, sync_playwright
+from pytest_django import DjangoDbBlocker
 
-from scribes.models import User
+from jobs.models import EndedJobs
+from scribes.models import Heartbeat, User
 from tests.conftest import Web, web_process, worker_process
 from tests.processes import Process
 
@@ -62,7 +65,24 @@ def _refuse(faults: list[str]) -> Callable[[Route], None]:
     return refuse
 
 
-# --- Processes, shared by all tests of this folder ------------------------------------------
+# --- Processes and rows ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="package")
+def shared_database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Rows are committed, so that the processes see them."""
+    with django_db_blocker.unblock():
+        yield
+        call_command("flush", interactive=False, verbosity=0)
+
+
+@pytest.fixture
+def database(shared_database: None) -> Iterator[None]:
+    """Emptied after the test, but not by a flush: that would give the content types, which the
+    web process remembers, new ids."""
+    yield
+    for model in (User, Heartbeat, EndedJobs):
+        model.objects.all().delete()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="package")
@@ -71,13 +91,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def shared_web(django_db_setup: None, folder: Path) -> Iterator[Web]:
+def shared_web(shared_database: None, folder: Path) -> Iterator[Web]:
     with web_process(folder) as web:
         yield web
 
 
 @pytest.fixture
-def web(transactional_db: None, shared_web: Web) -> Web:  # type: ignore[override]
+def web(database: None, shared_web: Web) -> Web:  # type: ignore[override]
     """It outlives the test, whose rows do not: everybody has to sign in again."""
     shared_web.session.headers.pop("Authorization", None)
     shared_web.session.cookies.clear()
@@ -85,7 +105,7 @@ def web(transactional_db: None, shared_web: Web) -> Web:  # type: ignore[overrid
 
 
 @pytest.fixture(scope="package")
-def shared_worker(django_db_setup: None, folder: Path) -> Iterator[Process]:
+def shared_worker(shared_database: None, folder: Path) -> Iterator[Process]:
     """It knows the tests' own job type, works in small steps, and tells of each heartbeat."""
     variables = {"JOB_BATCH_SIZE": "5", "JOB_PARALLELISM": "1", "HEARTBEAT_SECONDS": "0"}
     options = ("--include", "tests.counting")
@@ -94,7 +114,7 @@ def shared_worker(django_db_setup: None, folder: Path) -> Iterator[Process]:
 
 
 @pytest.fixture
-def worker(transactional_db: None, shared_worker: Process) -> Process:
+def worker(database: None, shared_worker: Process) -> Process:
     return shared_worker
 
 
@@ -102,7 +122,7 @@ def worker(transactional_db: None, shared_worker: Process) -> Process:
 
 
 @pytest.fixture
-def operator(transactional_db: None) -> User:
+def operator(database: None) -> User:
     """Somebody who may do everything in the admin."""
     return User.objects.create_superuser("operator@example.com", PASSWORD)
 

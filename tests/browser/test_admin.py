@@ -139,7 +139,7 @@ def test_the_front_page_shows_how_things_are(admin: Page, web: Web, operator: Us
     # It is kept up to date.
     make_job(operator, status="failed", completed_at=timezone.now())
     jobs = admin.get_by_role("region", name="Jobs")
-    expect(jobs.locator("dt:text-is('of them not well') + dd")).to_have_text("2")
+    expect(jobs.locator("dt:text-is('of them not well') + dd")).to_have_text("2", timeout=20_000)
 
 
 # --- How it looks ----------------------------------------------------------------------------
