@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib import admin, messages
@@ -41,10 +40,10 @@ class Tab(admin.SimpleListFilter):
 
     title = "tab"
     parameter_name = "tab"
-    conditions = {
-        "active": partial(Q, status__in=BackgroundJob.ACTIVE),
+    conditions: ClassVar[dict[str, Callable[[], Q]]] = {
+        "active": lambda: Q(status__in=BackgroundJob.ACTIVE),
         "attention": needs_attention,
-        "done": partial(Q, status__in=BackgroundJob.TERMINAL),
+        "done": lambda: Q(status__in=BackgroundJob.TERMINAL),
     }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -68,7 +67,7 @@ class Tab(admin.SimpleListFilter):
 
 @admin.register(BackgroundJob)
 class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
-    list_display = ("job", "state", "progress", "failed", "user", "created", "waited", "took")
+    list_display = ("job", "state", "progress", "user", "created", "took")
     list_filter = (Tab, "status", "job_type", "created_at")
     list_per_page = 50
     search_fields = ("job_id", "job_type", "user__email")
@@ -119,28 +118,22 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
     def progress(self, job: BackgroundJob) -> SafeString:
         return progress(job)
 
-    @admin.display(description="failed", ordering="failed_items")
-    def failed(self, job: BackgroundJob) -> SafeString | str:
-        if not job.failed_items:
-            return "–"
-        return format_html(
-            '<a class="has-failed" href="{}">{} failed</a>', failures_url(job), job.failed_items
-        )
-
     @admin.display(description="created", ordering="created_at")
     def created(self, job: BackgroundJob) -> SafeString | str:
         return moment(job.created_at)
 
-    @admin.display(description="waited")
-    def waited(self, job: BackgroundJob) -> str:
-        """In the queue."""
-        return spoken((job.started_at or job.completed_at or timezone.now()) - job.created_at)
-
     @admin.display(description="took", ordering=F("completed_at") - F("started_at"))
-    def took(self, job: BackgroundJob) -> str:
+    def took(self, job: BackgroundJob) -> SafeString:
+        """How long it waited in the queue, and then ran."""
+        now = timezone.now()
+        waited = spoken((job.started_at or job.completed_at or now) - job.created_at)
         if job.started_at is None:
-            return "–"
-        return spoken((job.completed_at or timezone.now()) - job.started_at)
+            return format_html('<span class="nowrap">waited {}</span>', waited)
+        took = spoken((job.completed_at or now) - job.started_at)
+        return format_html(
+            '<span class="nowrap">{}</span><br><span class="nowrap quiet">waited {}</span>',
+            *(took, waited),
+        )
 
     @admin.display(description="")
     def buttons(self, job: BackgroundJob) -> SafeString:
@@ -171,7 +164,7 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
             "sentence": sentence(job),
             "facts": facts(job),
             "batches": squares(job),
-            "batch_counts": batch_counts,
+            "batch_counts": [(n, WORDS[status]) for status, n in batch_counts.items()],
             "more_batches": max(0, sum(batch_counts.values()) - MAX_SQUARES),
             "causes": causes(job.failures.all()),
             "failures_url": failures_url(job),
@@ -209,7 +202,7 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
                 refused[str(reason)] += 1
             else:
                 done[said] += 1
-                self.log_change(request, job, said)  # type: ignore[arg-type]
+                self.log_change(request, job, said)
         for outcomes, level in ((done, messages.SUCCESS), (refused, messages.WARNING)):
             for outcome, number in outcomes.items():
                 text = f"{number} job: {outcome}" if number == 1 else f"{number} jobs: {outcome}"
@@ -240,17 +233,27 @@ def short_id(job: BackgroundJob) -> str:
 
 
 def progress(job: BackgroundJob) -> SafeString:
-    """A bar, and the same in words: 134/200 · 67 % · about 40 s left."""
-    parts = [f"{job.done_items}/{job.total_items}", f"{job.progress_percent} %"]
-    if (left := eta_seconds(job, timezone.now())) is not None:
-        parts.append(f"about {spoken(left)} left")
+    """A bar, and the same in words: 134/200 · 67 % · about 40 s left · 2 failed."""
     return format_html(
         '<div class="job-progress"><div class="bar bar-{}" role="progressbar" aria-label="{}"'
         ' aria-valuemin="0" aria-valuemax="100" aria-valuenow="{}">'
         '<span id="bar-{}" style="width: {}%"></span></div><span class="quiet">{}</span></div>',
         *(job.status, f"Progress of {title(job)} {short_id(job)}", job.progress_percent),
-        *(job.pk, job.progress_percent, " · ".join(parts)),
+        *(job.pk, job.progress_percent, format_html_join(" · ", "{}", _progress(job))),
     )
+
+
+def _progress(job: BackgroundJob) -> Iterator[tuple[SafeString | str]]:
+    if job.status == BackgroundJob.Status.QUEUED:
+        yield ("waits for a worker",)
+        return
+    yield (f"{job.done_items}/{job.total_items}",)
+    yield (f"{job.progress_percent} %",)
+    if (left := eta_seconds(job, timezone.now())) is not None:
+        yield (f"about {spoken(left)} left",)
+    if job.failed_items:
+        text = '<a class="has-failed" href="{}">{} failed</a>'
+        yield (format_html(text, failures_url(job), job.failed_items),)
 
 
 def buttons(job: BackgroundJob) -> SafeString:
@@ -308,7 +311,9 @@ def shown_json(value: Any) -> SafeString:
     return format_html("<code>{}</code>", text if len(text) < 500 else f"{text[:500]} …")
 
 
-SYMBOLS = {"pending": "·", "leased": "▸", "done": "✓", "dead": "✕"}
+SYMBOLS = {"pending": "·", "leased": "▸", "done": "✓", "dead": "✕", "retried": "↻"}
+# For people: a lease is how the program sees it.
+WORDS = {"pending": "waiting", "leased": "in work", "done": "done", "dead": "given up"}
 
 
 def squares(job: BackgroundJob) -> Iterator[dict[str, str]]:
@@ -316,19 +321,17 @@ def squares(job: BackgroundJob) -> Iterator[dict[str, str]]:
     batches = job.batches.annotate(items=F("item_ids__len")).defer("item_ids")
     for batch in batches.order_by("number")[:MAX_SQUARES]:
         retried = batch.attempts > 1 and batch.status in JobBatch.ACTIVE
+        kind = "retried" if retried else batch.status
         yield {
-            "kind": "retried" if retried else batch.status,
-            "symbol": SYMBOLS[batch.status],
+            "kind": kind,
+            "symbol": SYMBOLS[kind],
             "text": _about(batch),
             "url": f"{settings.FLOWER_URL}/task/{batch.claimed_by}" if batch.claimed_by else "",
         }
 
 
 def _about(batch: JobBatch) -> str:
-    state = {"pending": "waiting", "leased": "in work", "dead": "given up"}.get(
-        batch.status, "done"
-    )
-    text = f"Batch {batch.number}: {state}, {batch.items} items"  # type: ignore[attr-defined]
+    text = f"Batch {batch.number}: {WORDS[batch.status]}, {batch.items} items"  # type: ignore[attr-defined]
     if batch.attempts > 1:
         text += f", attempt {batch.attempts}"
     return f"{text}. {batch.error}" if batch.error else text

@@ -11,10 +11,18 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.db import DataError, models
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
+from django_celery_beat import admin as _registers_them  # noqa: F401
+from django_celery_beat.models import (
+    ClockedSchedule,
+    CrontabSchedule,
+    IntervalSchedule,
+    PeriodicTask,
+    SolarSchedule,
+)
 
 from scribes.display import moment
 from scribes.models import Heartbeat, User
@@ -68,16 +76,27 @@ admin.site.unregister(Group)
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, ModelAdmin[Group]):
-    """Django's own."""
+    autocomplete_fields = ("permissions",)
+    filter_horizontal = ()
+
+
+@admin.register(Permission)
+class PermissionAdmin(ReadOnlyAdmin[Permission]):
+    """Here to be found by the form of a user."""
+
+    search_fields = ("name", "codename")
+    list_select_related = ("content_type",)
 
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin[User], ModelAdmin[User]):
     """Django's own, with the e-mail address in place of the user name."""
 
-    form = UserChangeForm
+    form = UserChangeForm  # type: ignore[assignment] # django-stubs' own
     add_form = AdminUserCreationForm
     change_password_form = AdminPasswordChangeForm
+    autocomplete_fields = ("groups", "user_permissions")
+    filter_horizontal = ()
     list_display = ("email", "time_zone", "is_staff", "is_active", "date_joined")
     search_fields = ("email",)
     ordering = ("email",)
@@ -110,3 +129,12 @@ class HeartbeatAdmin(ReadOnlyAdmin[Heartbeat]):
     @admin.display(description="latest", ordering="at")
     def latest(self, heartbeat: Heartbeat) -> SafeString | str:
         return moment(heartbeat.at)
+
+
+# --- The timetable --------------------------------------------------------------------------
+
+# django-celery-beat's own pages, in the look of the others.
+for model in (PeriodicTask, ClockedSchedule, CrontabSchedule, IntervalSchedule, SolarSchedule):
+    theirs = type(admin.site.get_model_admin(model))
+    admin.site.unregister(model)
+    admin.site.register(model, type(theirs.__name__, (theirs, ModelAdmin), {}))

@@ -232,7 +232,11 @@ LOGIN_REDIRECT_URL = "/"
 
 def _menu(title: str, *items: tuple[str, str, str]) -> dict[str, Any]:
     """A part of the menu, of (name, symbol, model or path); each for who may see the model."""
-    return {"title": title, "separator": True, "items": [_menu_item(*item) for item in items]}
+    return {
+        "title": title,
+        "separator": bool(title),
+        "items": [_menu_item(*item) for item in items],
+    }
 
 
 def _menu_item(name: str, symbol: str, to: str) -> dict[str, Any]:
@@ -276,7 +280,7 @@ UNFOLD = {
                 ("Groups", "group", "auth.group"),
                 ("Timetable", "calendar_clock", "django_celery_beat.periodictask"),
                 ("Heartbeats", "ecg_heart", "scribes.heartbeat"),
-                ("Flower", "local_florist", f"{FLOWER_URL}/"),
+                ("Flower", "local_florist", FLOWER_URL),
                 ("API", "api", "/docs"),
             ),
         ],

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.core.management import call_command
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from django.db import connections
+from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
 from pytest_django import DjangoDbBlocker
 
 from jobs.models import EndedJobs
@@ -21,7 +22,7 @@ from tests.conftest import Web, web_process, worker_process
 from tests.processes import Process
 
 PASSWORD = "correct horse battery"
-SIZE = {"width": 1280, "height": 800}
+SIZE = ViewportSize(width=1280, height=800)
 # It runs as root in containers, and calls home otherwise.
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
 
@@ -46,7 +47,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A new window without cookies. The test fails where the page wants anything from another
     machine, or where a script of it does."""
-    context = browser.new_context(viewport=SIZE, reduced_motion="reduce")  # type: ignore[arg-type]
+    context = browser.new_context(viewport=SIZE, reduced_motion="reduce")
     context.set_default_timeout(20_000)
     faults: list[str] = []
     context.route(lambda url: urlsplit(url).hostname != "127.0.0.1", _refuse(faults))
@@ -69,11 +70,18 @@ def _refuse(faults: list[str]) -> Callable[[Route], None]:
 
 
 @pytest.fixture(scope="package")
-def shared_database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Rows are committed, so that the processes see them."""
+def shared_database(
+    browser: Browser, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
+    """Rows are committed, so that the processes see them.
+
+    The browser comes first and goes last: while its event loop is there, Django has a connection
+    of its own for it.
+    """
     with django_db_blocker.unblock():
         yield
         call_command("flush", interactive=False, verbosity=0)
+        connections.close_all()
 
 
 @pytest.fixture
@@ -82,7 +90,7 @@ def database(shared_database: None) -> Iterator[None]:
     web process remembers, new ids."""
     yield
     for model in (User, Heartbeat, EndedJobs):
-        model.objects.all().delete()  # type: ignore[attr-defined]
+        model.objects.all().delete()
 
 
 @pytest.fixture(scope="package")
@@ -97,7 +105,7 @@ def shared_web(shared_database: None, folder: Path) -> Iterator[Web]:
 
 
 @pytest.fixture
-def web(database: None, shared_web: Web) -> Web:  # type: ignore[override]
+def web(database: None, shared_web: Web) -> Web:
     """It outlives the test, whose rows do not: everybody has to sign in again."""
     shared_web.session.headers.pop("Authorization", None)
     shared_web.session.cookies.clear()
@@ -145,6 +153,8 @@ def take_picture(request: pytest.FixtureRequest) -> TakePicture:
     def take(page: Page, name: str) -> None:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
+            page.wait_for_load_state("networkidle")
+            page.evaluate("document.fonts.ready")
             page.screenshot(path=folder / f"{name}.png", animations="disabled")
 
     return take

@@ -140,7 +140,7 @@ def test_actions_on_many_say_what_became_of_each(admin_client: Client, alice: Us
 
 
 def counts_of_tabs(html: str) -> list[int]:
-    tabs = html.split('<ul class="tabs">')[1].split("</ul>")[0]
+    tabs = html.split('<ul class="tabs"')[1].split("</ul>")[0]
     return [int(part.split("</b>")[0]) for part in tabs.split("<b>")[1:]]
 
 
