@@ -7,7 +7,7 @@ somebody else was first, and the caller stops quietly. Leases go by the database
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, When
-from django.db.models.functions import Least, Now
+from django.db.models.functions import Least, Now, TruncHour
 
 from scribes import logs
 from scribes.models import User
@@ -35,6 +35,12 @@ class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
 
     def terminal(self) -> BackgroundJobQuerySet:
         return self.filter(status__in=BackgroundJob.TERMINAL)
+
+    def ended_by_hour(self) -> Iterable[dict[str, Any]]:
+        """{"hour", "well", "badly"}: how many ended then. Badly is also well but for some items."""
+        badly = Q(status=BackgroundJob.Status.FAILED) | Q(failed_items__gt=0)
+        hours = self.terminal().order_by().values(hour=TruncHour("completed_at"))
+        return hours.annotate(well=Count("pk", filter=~badly), badly=Count("pk", filter=badly))
 
     def overdue(self) -> BackgroundJobQuerySet:
         return self.active().filter(deadline_at__lt=Now())
@@ -178,6 +184,33 @@ class BackgroundJob(models.Model):
         """
         active = BackgroundJob.objects.active().filter(pk=self.pk)
         return bool(active.update(status=self.Status.CANCELLED, completed_at=Now()))
+
+
+class EndedJobs(models.Model):
+    """How many of an hour's jobs were pruned: several rows of an hour add up."""
+
+    hour = models.DateTimeField(db_index=True)
+    well = models.PositiveIntegerField()
+    badly = models.PositiveIntegerField()
+
+    class Meta:
+        db_table = "ended_jobs"
+        verbose_name_plural = "ended jobs"
+
+    def __str__(self) -> str:
+        return f"{self.well + self.badly} in the hour from {self.hour:%Y-%m-%d %H:%M} UTC"
+
+
+def needs_attention() -> Q:
+    """Jobs that failed, wholly or in part, and that nobody has retried; and those that should have
+    started by now."""
+    retries = BackgroundJob.objects.filter(retry_of=OuterRef("pk"))
+    failed = Q(status=BackgroundJob.Status.FAILED) | Q(
+        status__in=BackgroundJob.TERMINAL, failed_items__gt=0
+    )
+    late = Now() - timedelta(seconds=settings.JOB_REPUBLISH_SECONDS)
+    waits = Q(status=BackgroundJob.Status.QUEUED, created_at__lt=late)
+    return (failed & ~Exists(retries)) | waits
 
 
 class JobBatchQuerySet(models.QuerySet["JobBatch"]):

@@ -83,9 +83,9 @@ def bobs_api(bob: User) -> APIClient:
 
 
 @contextmanager
-def worker_process(folder: Path, name: str, **variables: str) -> Iterator[Process]:
+def worker_process(folder: Path, name: str, *options: str, **variables: str) -> Iterator[Process]:
     """`celery -A scribes worker` with one process in its pool, ready for messages."""
-    command = ["celery", "-A", "scribes", "worker", "-n", f"{name}@%h"]
+    command = ["celery", "-A", "scribes", "worker", "-n", f"{name}@%h", *options]
     env = environment(WORKER_CONCURRENCY="1", **variables)
     with running(command, folder / f"{name}.log", env) as worker:
         worker.await_output("is ready")

@@ -11,14 +11,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from django.core.management import call_command
+from django.db import connections
+from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
+from pytest_django import DjangoDbBlocker
 
-from scribes.models import User
+from jobs.models import EndedJobs
+from scribes.models import Heartbeat, User
 from tests.conftest import Web, web_process, worker_process
 from tests.processes import Process
 
 PASSWORD = "correct horse battery"
-SIZE = {"width": 1280, "height": 800}
+SIZE = ViewportSize(width=1280, height=800)
 # It runs as root in containers, and calls home otherwise.
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
 
@@ -43,7 +47,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A new window without cookies. The test fails where the page wants anything from another
     machine, or where a script of it does."""
-    context = browser.new_context(viewport=SIZE, reduced_motion="reduce")  # type: ignore[arg-type]
+    context = browser.new_context(viewport=SIZE, reduced_motion="reduce")
     context.set_default_timeout(20_000)
     faults: list[str] = []
     context.route(lambda url: urlsplit(url).hostname != "127.0.0.1", _refuse(faults))
@@ -62,7 +66,31 @@ def _refuse(faults: list[str]) -> Callable[[Route], None]:
     return refuse
 
 
-# --- Processes, shared by all tests of this folder ------------------------------------------
+# --- Processes and rows ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="package")
+def shared_database(
+    browser: Browser, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
+    """Rows are committed, so that the processes see them.
+
+    The browser comes first and goes last: while its event loop is there, Django has a connection
+    of its own for it.
+    """
+    with django_db_blocker.unblock():
+        yield
+        call_command("flush", interactive=False, verbosity=0)
+        connections.close_all()
+
+
+@pytest.fixture
+def database(shared_database: None) -> Iterator[None]:
+    """Emptied after the test, but not by a flush: that would give the content types, which the
+    web process remembers, new ids."""
+    yield
+    for model in (User, Heartbeat, EndedJobs):
+        model.objects.all().delete()
 
 
 @pytest.fixture(scope="package")
@@ -71,13 +99,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def shared_web(django_db_setup: None, folder: Path) -> Iterator[Web]:
+def shared_web(shared_database: None, folder: Path) -> Iterator[Web]:
     with web_process(folder) as web:
         yield web
 
 
 @pytest.fixture
-def web(transactional_db: None, shared_web: Web) -> Web:  # type: ignore[override]
+def web(database: None, shared_web: Web) -> Web:
     """It outlives the test, whose rows do not: everybody has to sign in again."""
     shared_web.session.headers.pop("Authorization", None)
     shared_web.session.cookies.clear()
@@ -85,13 +113,16 @@ def web(transactional_db: None, shared_web: Web) -> Web:  # type: ignore[overrid
 
 
 @pytest.fixture(scope="package")
-def shared_worker(django_db_setup: None, folder: Path) -> Iterator[Process]:
-    with worker_process(folder, "browsed") as process:
+def shared_worker(shared_database: None, folder: Path) -> Iterator[Process]:
+    """It knows the tests' own job type, works in small steps, and tells of each heartbeat."""
+    variables = {"JOB_BATCH_SIZE": "5", "JOB_PARALLELISM": "1", "HEARTBEAT_SECONDS": "0"}
+    options = ("--include", "tests.counting")
+    with worker_process(folder, "browsed", *options, **variables) as process:
         yield process
 
 
 @pytest.fixture
-def worker(transactional_db: None, shared_worker: Process) -> Process:
+def worker(database: None, shared_worker: Process) -> Process:
     return shared_worker
 
 
@@ -99,7 +130,7 @@ def worker(transactional_db: None, shared_worker: Process) -> Process:
 
 
 @pytest.fixture
-def operator(transactional_db: None) -> User:
+def operator(database: None) -> User:
     """Somebody who may do everything in the admin."""
     return User.objects.create_superuser("operator@example.com", PASSWORD)
 
@@ -122,6 +153,8 @@ def take_picture(request: pytest.FixtureRequest) -> TakePicture:
     def take(page: Page, name: str) -> None:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
+            page.wait_for_load_state("networkidle")
+            page.evaluate("document.fonts.ready")
             page.screenshot(path=folder / f"{name}.png", animations="disabled")
 
     return take
