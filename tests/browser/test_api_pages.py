@@ -17,7 +17,7 @@ FORM = 'form[enctype="multipart/form-data"].form-horizontal'
 
 
 @pytest.fixture
-def alice(transactional_db: None) -> User:
+def alice(database: None) -> User:
     return User.objects.create_user("alice@example.com", PASSWORD)
 
 

@@ -18,7 +18,7 @@ from tests.browser.conftest import TakePicture
 from tests.flower import SIGN_IN, flower_process
 from tests.processes import Process
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = pytest.mark.usefixtures("database")
 
 
 def regenerate(user: User) -> str:
@@ -33,13 +33,13 @@ def test_the_password_opens_workers_and_tasks(
     page: Page,
     worker: Process,
     tmp_path: Path,
-    alice: User,
+    operator: User,
     settings: SettingsWrapper,
     take_picture: TakePicture,
 ):
     settings.JOB_BATCH_SIZE = 2
     for number in range(20, 30):
-        alice.notes.create(**psalm(number))
+        operator.notes.create(**psalm(number))
     with flower_process(tmp_path) as flower:
         page.goto(flower.url)
         expect(page.get_by_text("Access denied")).to_be_visible()
@@ -49,7 +49,7 @@ def test_the_password_opens_workers_and_tasks(
 
         page.goto(flower.url)
         expect(page.get_by_text("browsed@").first).to_be_visible()
-        job = regenerate(alice)
+        job = regenerate(operator)
         page.goto(f"{flower.url}/tasks")
         last = page.get_by_role("row", name=f"regenerate-embeddings {job} batch 5/5")
         # The table does not look again by itself.
