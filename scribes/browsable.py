@@ -103,16 +103,15 @@ class BrowsableAPI(BrowsableAPIRenderer):
         context = super().get_context(data, accepted_media_type, renderer_context)
         view, request = renderer_context["view"], renderer_context["request"]
         response: Response = renderer_context["response"]
+        shows = data and request.method != "OPTIONS" and not response.exception
         # Without its own serializer a page shows no row that could be changed.
         patch_form = hasattr(data, "serializer") and self.get_rendered_html_form(
             data, view, "PATCH", request
         )
         return context | {
+            "places": view.places(data) if shows and hasattr(view, "places") else [],
             "patch_form": patch_form,
             "raw_data_patch_form": None if patch_form else context["raw_data_patch_form"],
-            "places": view.places(data)
-            if response.exception is False and hasattr(view, "places")
-            else [],
             # What can only be POSTed to is not at fault when somebody comes to fill in its form.
             "only_a_form": request.method == "GET" and response.status_code == 405,
         }

@@ -216,6 +216,14 @@ def test_the_form_of_a_regeneration(person: Person, note: Note, fields: dict[str
     )
 
 
+@pytest.mark.parametrize("method", ["options", "delete"])
+def test_pages_that_show_no_row(person: Person, note: Note, method: str):
+    api = APIClient(headers=HTML)
+    api.force_authenticate(note.user)
+    for path in ("/notes", f"/notes/{note.pk}", "/semantic/search", "/reminders", "/jobs", "/me"):
+        assert getattr(api, method)(path).status_code in (200, 204, 405)
+
+
 # --- Lists ----------------------------------------------------------------------------------
 
 
