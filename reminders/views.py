@@ -146,7 +146,7 @@ class ReminderSnooze(OwnReminders):
     @extend_schema(responses=ReminderSerializer)
     def post(self, request: Request, pk: int) -> Response:
         reminder = self.get_object()
-        query = self.get_serializer(data=request.data)
+        query = SnoozeSerializer(data=request.data)
         query.is_valid(raise_exception=True)
         if not reminder.snooze(query.moment()):
             raise Conflict("The reminder is cancelled.")
