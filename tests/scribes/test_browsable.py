@@ -27,7 +27,7 @@ class Person:
         self.client = APIClient(enforce_csrf_checks=True, headers=HTML)
 
     def open(self, path: str) -> str:
-        return unescape(self.client.get(path).content.decode())
+        return unescape(str(self.client.get(path).content, "utf-8"))
 
     def submit(self, path: str, method: str = "post", **fields: Any) -> tuple[int, str]:
         """As a browser does: multipart, all inputs, and the page's token."""
