@@ -2,10 +2,12 @@
 # Programs are named with their folder: macOS's make looks for them before it sets a PATH.
 PYTHON ?= python3
 BIN := .venv/bin
+# What Scribes is measured against and shares no packages with.
+PEERS := .data/bench/peers
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos quality lint fmt
+.PHONY: help demo run test chaos quality bench lint fmt
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -24,6 +26,9 @@ chaos: $(BIN)/.installed-dev ## do to the jobs what a server room does, and coun
 
 quality: $(BIN)/.installed-dev ## how well searches find what they should, on the King James Bible
 	@$(BIN)/pytest tests/quality --quality
+
+bench: $(BIN)/.installed-dev $(PEERS)/.installed ## measure everything side by side with its peers, or PARTS="encode search" of it
+	@DATA_DIR=.data/bench $(BIN)/python manage.py embedded $(BIN)/python -m bench $(PARTS)
 
 lint: $(BIN)/.installed-dev ## check format, style, types, settings, migrations and the API's schema
 	$(BIN)/ruff format --check .
@@ -48,3 +53,8 @@ $(BIN)/.installed: requirements.txt | $(BIN)/pip
 $(BIN)/.installed-dev: requirements-dev.txt requirements.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	@touch $@ $(BIN)/.installed
+
+$(PEERS)/.installed: bench/peers/requirements.txt
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/pip install --quiet -r $<
+	@touch $@
