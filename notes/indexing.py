@@ -324,11 +324,10 @@ def save_embedded(embedded: list[EmbeddedNote], model: EmbeddingModel) -> int:
 
 
 def _lock_unchanged(notes: list[Note]) -> set[int]:
-    wanted = Q(pk__in=[])
-    for note in notes:
-        wanted |= Q(pk=note.pk, text_hash=note.text_hash)
-    locked = Note.objects.select_for_update(no_key=True).filter(wanted).order_by("pk")
-    return set(locked.values_list("pk", flat=True))
+    ids = [note.pk for note in notes]
+    locked = Note.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
+    present = dict(locked.values_list("pk", "text_hash"))
+    return {note.pk for note in notes if present.get(note.pk) == note.text_hash}
 
 
 COLUMNS = {
