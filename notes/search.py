@@ -205,7 +205,7 @@ by_words AS (
 )
 SELECT
     note_id,
-    coalesce(1.0 / (%(k)s + m.place), 0) + coalesce(1.0 / (%(k)s + w.place), 0) AS score,
+    coalesce(1 / (%(k)s::float8 + m.place), 0) + coalesce(1 / (%(k)s::float8 + w.place), 0) AS score,
     m.similarity,
     CASE WHEN m IS NULL THEN 'words' WHEN w IS NULL THEN 'meaning' ELSE 'both' END
 FROM by_meaning m FULL JOIN by_words w USING (note_id)
