@@ -51,7 +51,7 @@ def p99(times: Sequence[float]) -> float:
 def at_least(
     target: float, what: str, ours: str, against: str, peer: str, ratio: float, digits: int = 2
 ) -> Line:
-    return Line(what, ours, against, peer, ratio, f">= {target:.{digits}f}", ratio >= target)
+    return Line(what, ours, against, peer, ratio, f">= {target:.{digits}f}", bool(ratio >= target))
 
 
 def at_most(target: float, what: str, ours: str, against: str, peer: str, ratio: float) -> Line:

@@ -19,9 +19,8 @@ def measure(names: list[str]) -> int:
     """Measure these parts, or all; 1 where a target was missed, and 0 otherwise."""
     # Here is one process: the model may have all cores, as a worker of one process has them.
     current_app.conf.worker_concurrency = 1
-    missed = False
+    load, missed = machine.load(), False
     for name in names or PARTS:
-        load = machine.load()
         with fresh_database():
             lines = [report.show(line) for line in import_module(f"bench.{name}").run()]
         report.keep(name, lines, load)

@@ -21,6 +21,7 @@ NOTES = 5000
 SIZES = (1000, 5000, 20_000)
 LOOP_NOTES = 500
 SHARED_NOTES = 2000
+WARM_NOTES = 300
 ROUNDS = 3
 LOOP = "the original guide's loop: pages of 100 by OFFSET, one encode and one UPDATE a note"
 
@@ -28,7 +29,7 @@ LOOP = "the original guide's loop: pages of 100 by OFFSET, one encode and one UP
 def run() -> Iterator[Line]:
     users = {size: user_with_notes(size) for size in {*SIZES, NOTES, SHARED_NOTES}}
     with worker("worker") as process:
-        regenerate(user_with_notes(200))  # the model is loaded
+        regenerate(user_with_notes(WARM_NOTES))  # both processes load the model
         yield from against_the_encoder_and_the_loop(users[NOTES])
         yield from nothing_stale(users[NOTES])
         yield from growth(users, lambda: resident_mb(process))
@@ -36,7 +37,7 @@ def run() -> Iterator[Line]:
 
 
 def user_with_notes(number: int) -> User:
-    user = User.objects.create_user(f"{number}@example.com")
+    user = User.objects.create_user(f"{User.objects.count()}@example.com")
     corpus.make_notes(user, corpus.texts(number, seed=number))
     return user
 

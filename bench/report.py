@@ -18,6 +18,8 @@ from bench.measure import Line
 
 DOCS = settings.BASE_DIR / "docs"
 FILE = DOCS / "benchmarks.json"
+# Processes that want a core, on average over a minute: below this, a run has the machine to itself.
+QUIET = 0.7
 HEAD = ("what", "ours", "against", "peer", "ratio", "target", "met")
 
 
@@ -82,7 +84,9 @@ def write() -> None:
 def _section(name: str, part: dict[str, Any]) -> str:
     lines = [HEAD, ("---",) * len(HEAD), *(row(Line(**line)) for line in part["lines"])]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    when = f"Measured {part['at']}, load before it {part['load_before']}."
+    load = part["load_before"]
+    busy = " **The cores were busy with other work.**" if load >= QUIET else ""
+    when = f"Measured {part['at']}; load before the run: {load}.{busy}"
     return f"\n## {name.capitalize()}\n\n{when}\n\n{table}\n"
 
 
