@@ -7,12 +7,12 @@ PEERS := .data/bench/peers
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos quality bench lint fmt
+.PHONY: help demo run test chaos chaos-jobs chaos-rest quality bench lint fmt
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
 
-demo: $(BIN)/.installed ## run everything once: 150 Psalms, embedded and searched by meaning
+demo: $(BIN)/.installed ## run everything once: 150 Psalms, embedded, searched by meaning, and one mailed
 	@$(BIN)/python manage.py embedded $(BIN)/python manage.py demo
 
 run: $(BIN)/.installed ## run everything until Ctrl-C: API, worker, beat, Flower
@@ -21,8 +21,15 @@ run: $(BIN)/.installed ## run everything until Ctrl-C: API, worker, beat, Flower
 test: $(BIN)/.installed-dev ## run the whole test suite
 	@$(BIN)/pytest
 
-chaos: $(BIN)/.installed-dev ## do to the jobs what a server room does, and count what was lost
-	@$(BIN)/pytest tests/chaos --long
+chaos: $(BIN)/.installed-dev ## do to jobs and reminders what a server room does, and count what was lost
+	@$(MAKE) -j2 chaos-jobs chaos-rest
+
+# Side by side, as they mostly wait; each with servers of its own.
+chaos-jobs:
+	@DATA_DIR=.data/chaos-jobs $(BIN)/pytest tests/chaos/test_chaos.py --long
+
+chaos-rest:
+	@DATA_DIR=.data/chaos-rest $(BIN)/pytest tests/chaos/test_as_shipped.py tests/chaos/test_reminders.py --long
 
 quality: $(BIN)/.installed-dev ## how well searches find what they should, on the King James Bible
 	@$(BIN)/pytest tests/quality --quality

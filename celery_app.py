@@ -8,7 +8,14 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_after_setup, setup_logging, worker_process_init, worker_ready
+from celery.schedules import crontab
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    task_prerun,
+    worker_process_init,
+    worker_ready,
+)
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -16,6 +23,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 
 # With kombu's own, a Redis that dies at the wrong moment ends the worker.
 TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = "jobs.transport:Transport"
+
+QUEUES = ("default", "embeddings", "reminders")
 
 app = Celery("scribes")
 app.autodiscover_tasks()
@@ -79,7 +88,7 @@ def configuration() -> dict[str, Any]:
         "task_queues": [
             # Without a routing key of its own a queue gets the default queue's messages, too.
             Queue(name, routing_key=name)
-            for name in ("default", "embeddings", "reminders")
+            for name in QUEUES
         ],
         "task_create_missing_queues": False,
         # For Flower.
@@ -87,13 +96,34 @@ def configuration() -> dict[str, Any]:
         "task_send_sent_event": True,
         "enable_utc": True,
         "timezone": "UTC",
-        "beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler",
+        "beat_scheduler": "scribes.beat:DatabaseScheduler",
         "beat_schedule": {
+            **{
+                f"heartbeat of {queue}": {
+                    "task": "scribes.tasks.heartbeat",
+                    "schedule": float(settings.HEARTBEAT_SECONDS),
+                    # A worker that comes back need not take all that were sent meanwhile.
+                    "options": {"queue": queue, "expires": 6 * settings.HEARTBEAT_SECONDS},
+                }
+                for queue in QUEUES
+            },
             "reconcile": {
                 "task": "jobs.tasks.reconcile",
                 "schedule": float(settings.RECONCILE_SECONDS),
                 # One that waited until the next is due has nothing to add.
                 "options": {"expires": settings.RECONCILE_SECONDS},
+            },
+            "sweep reminders": {
+                "task": "reminders.tasks.sweep",
+                "schedule": crontab(minute="0,15,30,45"),
+                # Not the reminders' own queue, where it would wait behind what is being sent.
+                "options": {"expires": 14 * 60},
+            },
+            # What is to be tried again, and what got lost, does not wait for the next quarter.
+            "resend reminders": {
+                "task": "reminders.tasks.resend",
+                "schedule": float(settings.REMINDER_TICK_SECONDS),
+                "options": {"expires": settings.REMINDER_TICK_SECONDS},
             },
             "embed due notes": {
                 "task": "notes.tasks.embed_due_notes",
@@ -128,10 +158,25 @@ def leave_the_group(**_: Any) -> None:
     os.setpgid(0, 0)
 
 
+@task_prerun.connect
+def record_consumption(task: Any, **_: Any) -> None:
+    """A message was taken from its queue: the proof that the worker does its work."""
+    from scribes import heartbeats
+
+    queue = (task.request.delivery_info or {}).get("routing_key")
+    if queue in QUEUES:
+        heartbeats.record(heartbeats.of_queue(queue))
+
+
 @worker_ready.connect
 def reconcile_at_start(**_: Any) -> None:
-    """A worker that comes back looks at once for what was lost with its predecessor."""
+    """A worker that comes back looks at once for what was lost with its predecessor, and for what
+    became due meanwhile."""
     app.send_task("jobs.tasks.reconcile", expires=60)
+    app.send_task("reminders.tasks.sweep", expires=60)
+    app.send_task("reminders.tasks.resend", expires=60)
+    for queue in QUEUES:
+        app.send_task("scribes.tasks.heartbeat", queue=queue, expires=60)
 
 
 @worker_ready.connect

@@ -6,3 +6,7 @@ from django.apps import AppConfig
 class JobsConfig(AppConfig):
     name = "jobs"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        import jobs.checks
+        import jobs.metrics  # noqa: F401 registers them, too

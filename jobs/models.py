@@ -17,6 +17,7 @@ from django.db import models, transaction
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, When
 from django.db.models.functions import Least, Now
 
+from scribes import logs
 from scribes.models import User
 
 DONE_ITEMS = F("processed_items") + F("failed_items") + F("skipped_items")
@@ -87,6 +88,9 @@ class BackgroundJob(models.Model):
     result_data = models.JSONField(null=True)
     error_message = models.TextField(default="", blank=True)
     retry_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="retries")
+    request_id = models.CharField(
+        max_length=36, blank=True, default=logs.request_id, help_text="For finding it in the logs."
+    )
     deadline_at = models.DateTimeField()
     dispatched_at = models.DateTimeField(help_text="When the latest message to plan it was sent.")
     created_at = models.DateTimeField()

@@ -22,6 +22,7 @@ from django.utils import timezone
 from jobs import broker
 from jobs.failpoints import failpoint
 from jobs.models import BackgroundJob, ItemFailure, JobBatch, storable
+from scribes.logs import about
 from scribes.models import User
 
 logger = logging.getLogger(__name__)
@@ -162,11 +163,13 @@ def plan(job_id: UUID) -> None:
     The ids are written down before the work starts, because paging over rows that are being
     changed skips some of them. A job that cannot be planned fails, with the reason.
     """
-    try:
-        _plan(job_id)
-    except Exception as error:
-        logger.exception("Job %s could not be planned", job_id)
-        BackgroundJob(pk=job_id).fail(f"Planning failed: {type(error).__name__}: {error}")
+    of_job = BackgroundJob.objects.filter(pk=job_id)
+    with about(job=job_id, request_id=of_job.values_list("request_id", flat=True).first()):
+        try:
+            _plan(job_id)
+        except Exception as error:
+            logger.exception("Job %s could not be planned", job_id)
+            BackgroundJob(pk=job_id).fail(f"Planning failed: {type(error).__name__}: {error}")
 
 
 def _plan(job_id: UUID) -> None:
@@ -214,6 +217,11 @@ def run_batch(batch_id: int, claimant: str) -> None:
     if batch is None:
         return
     failpoint("after_claim")
+    with about(job=batch.job_id, batch=batch.number, request_id=batch.job.request_id):
+        _run_claimed(batch)
+
+
+def _run_claimed(batch: JobBatch) -> None:
     try:
         _run(batch, JOB_TYPES[batch.job.job_type])
     except LeaseLost:

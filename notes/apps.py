@@ -9,6 +9,7 @@ class NotesConfig(AppConfig):
 
     def ready(self) -> None:
         """Tell jobs, which knows nothing of notes, how notes are worked on."""
+        import notes.checks  # noqa: F401 registers them
         from jobs.runner import register
         from notes.indexing import EmbeddingRegeneration, EmbeddingUpdate
 

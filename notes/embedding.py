@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,6 +29,8 @@ PACKAGED_MODEL_NAME = "all-MiniLM-L6-v2"
 TOKENS_PER_PACK = 1024
 # An entry of the index that searches read has to fit a third of PostgreSQL's page of 8 KiB.
 MAX_DIMENSION = 1300
+# For so long a model that could not be loaded is not tried again.
+FAILURE_SECONDS = 60
 
 
 class ModelUnavailable(APIException):
@@ -51,6 +54,8 @@ class Encoder:
         self.folder = folder
         # One at a time: neither loading twice nor a tokenizer shared between threads is safe.
         self._lock = Lock()
+        self._loaded: Engine | None = None
+        self._try_again_at = 0.0
 
     @cached_property
     def path(self) -> Path:
@@ -66,13 +71,16 @@ class Encoder:
 
     @cached_property
     def version(self) -> str:
-        """Name and fingerprint of the weights: two models never share it."""
+        """Name and fingerprint: two models never share it."""
+        digest = hashlib.sha256()
         try:
-            with (self.path / "model.safetensors").open("rb") as weights:
-                digest = hashlib.file_digest(weights, "sha256").hexdigest()
+            # The weights, and all that says how they are used: pooling, tokenizer, lengths.
+            for file in [self.path / "model.safetensors", *sorted(self.path.rglob("*.json"))]:
+                with file.open("rb") as content:
+                    digest.update(hashlib.file_digest(content, "sha256").digest())
         except OSError as error:
             raise self._unavailable(error) from error
-        return f"{self.name}@{digest[:12]}"
+        return f"{self.name}@{digest.hexdigest()[:12]}"
 
     @cached_property
     def dimension(self) -> int:
@@ -100,7 +108,7 @@ class Encoder:
             packs = [self._pack([encoded[place].ids for place in pack]) for pack in places]
             results = self._engine.run(packs, renew) if packs else []
         for pack, result in zip(places, results, strict=True):
-            vectors[pack] = result
+            vectors[pack] = self._unit(result)
         return vectors
 
     def tokenize(self, text: str) -> list[Token]:
@@ -108,6 +116,14 @@ class Encoder:
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         starts = (start for start, _ in encoded.offsets)
         return list(map(Token, starts, encoded.word_ids))
+
+    def _unit(self, vectors: Vectors) -> Vectors:
+        """Not every model normalises by itself, and searches compare by inner product."""
+        if vectors.shape[1] != self.dimension or not np.isfinite(vectors).all():
+            raise self._unavailable(f"it makes no vectors of {self.dimension} finite numbers")
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return unit
 
     def _pack(self, texts: list[list[int]]) -> Pack:
         shape = len(texts), max(map(len, texts))
@@ -117,12 +133,21 @@ class Encoder:
             pack.mask[row, : len(ids)] = 1
         return pack
 
-    @cached_property
+    @property
     def _engine(self) -> Engine:
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def _load(self) -> Engine:
+        if time.monotonic() < self._try_again_at:
+            raise self._unavailable("it could not be loaded a moment ago")
         try:
             return engines.load(self.path, self.version)
-        except (OSError, ImportError, ValueError, RuntimeError) as error:
-            raise self._unavailable(error) from error
+        except Exception as error:  # of several libraries, each with its own
+            # Trying takes seconds, and searches would all wait for it.
+            self._try_again_at = time.monotonic() + FAILURE_SECONDS
+            raise self._unavailable(f"{type(error).__name__}: {error}") from error
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

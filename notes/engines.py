@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 
+CONVERT_TIMEOUT_SECONDS = 120
+
 
 class Pack(NamedTuple):
     """Texts that go through the network together."""
@@ -48,7 +50,7 @@ class Engine(Protocol):
 def load(model: Path, version: str) -> Engine:
     """The engine that EMBEDDING_ENGINE names. `auto` is openvino, or torch where that fails.
 
-    Raises OSError, ImportError, ValueError or RuntimeError when the model cannot be loaded.
+    Raises whatever the libraries raise when the model cannot be loaded.
     """
     if settings.EMBEDDING_ENGINE == "torch":
         return Torch(model)
@@ -148,7 +150,12 @@ def _convert(model: Path, target: Path) -> None:
     """In a process of its own, so that this one never holds torch and a second copy of the model."""
     command = [sys.executable, "-m", "notes.convert", str(model), str(target)]
     ended = subprocess.run(
-        command, cwd=settings.BASE_DIR, capture_output=True, text=True, check=False
+        command,
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=CONVERT_TIMEOUT_SECONDS,
     )
     if ended.returncode:
         raise RuntimeError(f"The model could not be converted: {ended.stderr[-2000:]}")

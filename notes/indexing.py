@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Count, Exists, FloatField, OuterRef, Q, Sum, Value
 from django.db.models.functions import Ceil, Length, Now
@@ -18,7 +17,7 @@ from jobs.estimate import items_per_second
 from jobs.models import BackgroundJob, ItemFailure
 from jobs.runner import Renew, enqueue, publish
 from notes import passages, scripture, serving
-from notes.embedding import Encoder, encoder
+from notes.embedding import Encoder
 from notes.engines import Vectors
 from notes.models import (
     EmbeddingDue,
@@ -56,15 +55,18 @@ class EmbeddedNote(NamedTuple):
     """float32 [len(spans), dimension]"""
 
 
+Embedded = list[tuple[EmbeddingModel, list[EmbeddedNote]]]
+
+
 # --- The jobs -------------------------------------------------------------------------------
 
 
 class EmbeddingRegeneration:
     """Job type: embeds all notes of a user anew. An item is a note.
 
-    The parameter `model` is a version of notes.models.EmbeddingModel; without it, the one that
-    EMBEDDING_MODEL names. Skipped: notes that are blank, that were deleted meanwhile, or whose
-    text changed between reading and writing.
+    The parameter `model` is the version of a notes.models.EmbeddingModel that the user is to go over
+    to; without it, it is the one that the user's searches use. Skipped: notes that are blank, that
+    were deleted meanwhile, or whose text changed between reading and writing.
     """
 
     name = "embedding_regeneration"
@@ -75,26 +77,27 @@ class EmbeddingRegeneration:
 
     def plan(self, job: BackgroundJob) -> Iterable[tuple[int, int]]:
         notes = Note.objects.for_user(job.user)
+        if "model" in job.parameters:
+            serving.begin(job.user, _model(job.user, job.parameters))
         if job.parameters.get("only_stale"):
-            notes = notes.stale(_model(job.parameters))
+            notes = notes.stale(_model(job.user, job.parameters))
         return _weighed(notes)
 
     def weigh(self, job: BackgroundJob, item_ids: Sequence[int]) -> Iterable[tuple[int, int]]:
         return _weighed(Note.objects.for_user(job.user).filter(pk__in=item_ids))
 
-    def compute(
-        self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew
-    ) -> list[EmbeddedNote]:
-        return embed_notes(_notes(item_ids), _model(job.parameters), renew)
+    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
+        model = _model(job.user, job.parameters)
+        return [(model, embed_notes(_notes(item_ids), model, renew))]
 
-    def save(self, job: BackgroundJob, results: list[EmbeddedNote]) -> int:
-        return save_embedded(results, _model(job.parameters))
+    def save(self, job: BackgroundJob, results: Embedded) -> int:
+        """With the models that computed them: the user's may be another by now."""
+        return max(save_embedded(notes, model) for model, notes in results)
 
     def finish(self, job: BackgroundJob) -> dict[str, Any]:
         failed = list(job.failures.values_list("item_id", flat=True))
-        version = job.parameters.get("model", encoder(settings.EMBEDDING_MODEL).name)
         return {
-            "model": version.split("@")[0],
+            "model": serving.name_of(job.user, job.parameters.get("model")),
             "embedded_notes": job.processed_items,
             "skipped_notes": job.skipped_items,
             "failed_notes": job.failed_items,
@@ -110,24 +113,17 @@ class EmbeddingUpdate(EmbeddingRegeneration):
 
     name = "embedding_update"
 
-    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Any:
-        notes = _notes(item_ids)
-        return [
-            (model, embed_notes(notes, model, renew, reuse=True))
-            for model in serving.targets(job.user)
-        ]
-
-    def save(self, job: BackgroundJob, results: Any) -> int:
-        return max(save_embedded(embedded, model) for model, embedded in results)
+    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
+        return _embed_for_all_models(job.user, _notes(item_ids), renew)
 
 
 JOB_TYPES = (EmbeddingRegeneration.name, EmbeddingUpdate.name)
 
 
-def _model(parameters: dict[str, Any]) -> EmbeddingModel:
+def _model(user: User, parameters: dict[str, Any]) -> EmbeddingModel:
     if version := parameters.get("model"):
         return EmbeddingModel.objects.get(version=version)
-    return serving.default()
+    return serving.of(user)
 
 
 def _notes(ids: Sequence[int]) -> list[Note]:
@@ -145,7 +141,7 @@ def estimate(user: User, parameters: dict[str, Any]) -> dict[str, int | None]:
     if "item_ids" in parameters:
         notes = notes.filter(pk__in=parameters["item_ids"])
     elif parameters.get("only_stale"):
-        notes = notes.stale(_model(parameters))
+        notes = notes.stale(_model(user, parameters))
     passages = Ceil(Length("content") / Value(CHARACTERS_PER_PASSAGE, FloatField()))
     total = notes.aggregate(notes=Count("pk"), passages=Sum(passages, default=0))
     speed = items_per_second(EmbeddingRegeneration.name)
@@ -169,7 +165,7 @@ def text_changed(note: Note) -> None:
         ScriptureReference(
             note=note, user_id=note.user_id, start_verse=verses.start, end_verse=verses.end
         )
-        for verses in scripture.references(f"{note.scripture_refs}\n{note.content}")
+        for verses in scripture.references(note.scripture_refs, note.content)
     )
     make_due([note])
     publish(embed_note, note.pk, queue="default")
@@ -189,16 +185,20 @@ def embed_due_note(note_id: int) -> None:
     note = Note.objects.filter(pk=note_id, due__isnull=False).select_related("user").first()
     if note is None:
         return
-    embedded = [
-        (model, embed_notes([note], model, reuse=True)) for model in serving.targets(note.user)
-    ]
+    embedded = _embed_for_all_models(note.user, [note])
     with transaction.atomic():
         for model, notes in embedded:
             save_embedded(notes, model)
 
 
+def _embed_for_all_models(user: User, notes: list[Note], renew: Renew = lambda: None) -> Embedded:
+    return [
+        (model, embed_notes(notes, model, renew, reuse=True)) for model in serving.targets(user)
+    ]
+
+
 def hand_over_due_notes() -> None:
-    """Make jobs of the notes whose message was lost or failed, and end what go_over waits for.
+    """Make jobs of the notes whose message was lost or failed.
 
     A note that fails in the job, too, gets another after DUE_AGAIN_SECONDS.
     """
@@ -206,6 +206,11 @@ def hand_over_due_notes() -> None:
         handed_over_at__lt=Now() - timedelta(seconds=DUE_AGAIN_SECONDS)
     )
     due = EmbeddingDue.objects.filter(waiting, since__lt=Now() - timedelta(seconds=DUE_SECONDS))
+    # One user with many must not keep everybody else's waiting.
+    busy = BackgroundJob.objects.active().filter(
+        user=OuterRef("note__user"), job_type=EmbeddingUpdate.name
+    )
+    due = due.filter(~Exists(busy))
     by_user: dict[int, list[int]] = defaultdict(list)
     oldest = due.order_by("since").values_list("note__user", "note")[:DUE_NOTES_AT_ONCE]
     for user_id, note_id in oldest:
@@ -222,10 +227,19 @@ def continue_going_over() -> None:
     busy = BackgroundJob.objects.active().filter(user=OuterRef("user"))
     served_models = ServedModel.objects.filter(~Exists(busy), next__isnull=False)
     for served in served_models.select_related("user", "next"):
-        failed = failed_notes(served.user)
-        if served.next and not serving.go_over(served.user, failed):
-            parameters = {"only_stale": True, "model": served.next.version}
-            enqueue(served.user, EmbeddingRegeneration.name, parameters)
+        if served.next and not _abandoned(served.user, served.next):
+            failed = failed_notes(served.user)
+            if not serving.go_over(served.user, failed):
+                parameters = {"only_stale": True, "model": served.next.version}
+                enqueue(served.user, EmbeddingRegeneration.name, parameters)
+
+
+def _abandoned(user: User, model: EmbeddingModel) -> bool:
+    """Whoever cancels the job cancels the change of the model."""
+    jobs = BackgroundJob.objects.for_user(user).filter(parameters__model=model.version)
+    latest = jobs.first()
+    cancelled = latest is not None and latest.status == BackgroundJob.Status.CANCELLED
+    return cancelled and serving.abandon(user)
 
 
 def failed_notes(user: User) -> list[int]:
@@ -248,7 +262,10 @@ def embed_notes(
     ModelUnavailable.
     """
     encoder = serving.encoder_of(model)
-    cut = [_cut(note, encoder) for note in notes]
+    cut = []
+    for note in notes:
+        renew()
+        cut.append(_cut(note, encoder))
     texts = {key: text for part in cut for key, text in zip(part.hashes, part.texts, strict=True)}
     vectors = _vectors_by_hash(notes, model) if reuse else {}
     missing = [key for key in texts if key not in vectors]
@@ -313,14 +330,26 @@ def save_embedded(embedded: list[EmbeddedNote], model: EmbeddingModel) -> int:
     A note that was edited or deleted since it was read keeps what it has: vectors of an old text
     never replace those of a newer one. The lock holds edits off until the transaction ends.
     """
-    unchanged = _lock_unchanged([result.note for result in embedded])
+    models = {user: serving.wanted(user, model) for user in {r.note.user_id for r in embedded}}
+    notes = [result.note for result in embedded if models[result.note.user_id]]
+    unchanged = _lock_unchanged(notes)
     Passage.objects.filter(note__in=unchanged, model=model).delete()
-    EmbeddingDue.objects.filter(note__in=unchanged).delete()
     kept = [result for result in embedded if result.note.pk in unchanged and result.spans]
-    for user_id in {result.note.user_id for result in kept}:
-        serving.note_vectors(user_id, model)
     _copy(kept, model)
+    for user_id, targets in models.items():
+        _no_more_due([note.pk for note in notes if note.user_id == user_id], unchanged, targets)
     return len(kept)
+
+
+def _no_more_due(notes: list[int], unchanged: set[int], models: list[int]) -> None:
+    """Those that have vectors of all the models that they need, or nothing to embed."""
+    due = EmbeddingDue.objects.filter(note__in=unchanged & set(notes))
+    for model in models:
+        has = Passage.objects.filter(note=OuterRef("pk"), model=model, current=True)
+        due = due.filter(
+            Exists(has) | Exists(Note.objects.filter(pk=OuterRef("pk"), has_text=False))
+        )
+    due.delete()
 
 
 def _lock_unchanged(notes: list[Note]) -> set[int]:

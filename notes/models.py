@@ -25,7 +25,7 @@ class NoteQuerySet(models.QuerySet["Note"]):
 
     def with_text(self) -> NoteQuerySet:
         """Not blank: only these have anything to embed."""
-        return self.filter(content__regex=r"\S")
+        return self.filter(has_text=True)
 
     def embedded(self, model: EmbeddingModel) -> NoteQuerySet:
         """Notes whose present text has vectors of this model."""
@@ -83,6 +83,9 @@ class Note(models.Model):
         max_length=2000, blank=True, default="", help_text="As typed: “Jn 3:14-21; Rom 8.28”."
     )
     text_hash = models.CharField(max_length=64, editable=False)
+    # Kept, as PostgreSQL and Python do not agree on what is white space, and to count without
+    # reading all texts.
+    has_text = models.BooleanField(db_default=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -102,6 +105,10 @@ class Note(models.Model):
         """In the same transaction, what was derived from an older text is marked as such, and the
         new text's embedding becomes due. Bulk writes do not come past here."""
         self.text_hash = text_hash(self)
+        self.has_text = bool(self.content.strip())
+        if not self._state.adding:
+            # A note that was deleted meanwhile must not come back: this raises DatabaseError.
+            kwargs.setdefault("force_update", True)
         with transaction.atomic():
             before = Note.objects.select_for_update(no_key=True).filter(pk=self.pk)
             same = before.filter(text_hash=self.text_hash).exists()
@@ -111,6 +118,18 @@ class Note(models.Model):
 
                 text_changed(self)
 
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Locks the note, and what belongs to it, from the top: Django deletes from the bottom, and
+        whoever works on them locks from the top, so that each would wait for the other."""
+        with transaction.atomic():
+            list(Note.objects.select_for_update().filter(pk=self.pk).values_list("pk"))
+            for relation in self._meta.related_objects:
+                own = relation.related_model._default_manager.filter(  # type: ignore[union-attr]
+                    **{relation.field.name: self.pk}
+                )
+                list(own.order_by("pk").select_for_update().values_list("pk"))
+            return super().delete(*args, **kwargs)
+
     @property
     def keywords(self) -> str:
         """One line that every passage of the note is embedded with, so that each of them is also
@@ -119,8 +138,10 @@ class Note(models.Model):
 
 
 def text_hash(note: Note) -> str:
-    """SHA-256 of all that is embedded of a note, in hex: another text, another hash."""
-    return hashlib.sha256(f"{note.keywords}\0{note.content}".encode()).hexdigest()
+    """SHA-256 of all that is embedded of a note, in hex: another text, another hash. So it is when
+    words move between the references and the tags: only the former are scripture."""
+    parts = (note.scripture_refs, " ".join(note.tags), note.content)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 class EmbeddingModel(models.Model):

@@ -83,7 +83,12 @@ def split(text: str, max_tokens: int, overlap_tokens: int, tokenize: Tokenize) -
 
 def heading_over(text: str, position: int) -> str:
     """Of the section that text[position] is in; empty where it has none."""
-    return [section.heading for section in _sections(text) if section.start <= position][-1]
+    heading = ""
+    for section in _sections(text):
+        if section.start > position:
+            break
+        heading = section.heading
+    return heading
 
 
 def _sections(text: str) -> Iterator[_Section]:
@@ -100,13 +105,21 @@ def _sections(text: str) -> Iterator[_Section]:
 
 
 def _pieces(text: str, section: _Section, max_tokens: int, tokenize: Tokenize) -> Iterator[_Piece]:
-    heading_tokens = len(tokenize(section.heading))
+    heading, heading_tokens = _cut_heading(section.heading, max_tokens // 4, tokenize)
     for sentence in _sentences(text, section):
         for start, end, tokens in _fitting(text, sentence, max_tokens - heading_tokens, tokenize):
             if start == section.start:
                 yield _Piece(start, end, tokens, "", 0, opens=True)
             else:
-                yield _Piece(start, end, tokens, section.heading, heading_tokens, opens=False)
+                yield _Piece(start, end, tokens, heading, heading_tokens, opens=False)
+
+
+def _cut_heading(heading: str, max_tokens: int, tokenize: Tokenize) -> tuple[str, int]:
+    tokens = tokenize(heading)
+    if len(tokens) <= max_tokens:
+        return heading, len(tokens)
+    heading = heading[: tokens[max_tokens].start]
+    return heading, len(tokenize(heading))
 
 
 def _sentences(text: str, section: _Section) -> Iterator[Span]:
@@ -130,6 +143,8 @@ def _fitting(
         else:
             count = _cut(tokens, max_tokens)
             end = start + tokens[count].start if count < len(tokens) else stop
+            # A character may be more than one token: never stay where we are.
+            end = max(end, start + 1)
         yield start, end, count
         start = end
 

@@ -26,7 +26,8 @@ RRF_K = 60
 EXCERPT_CHARACTERS = 300
 # Of notes whose passages are not made yet.
 WORDS_PER_PASSAGE = 80
-# Between these a query's word stands in what PostgreSQL marks; no text has them.
+REGION_CHARACTERS = 4000
+# Between these a query's word stands in what PostgreSQL marks; a text that has them loses them.
 MARK, UNMARK = "\ue000", "\ue001"
 
 
@@ -64,6 +65,8 @@ class Words(NamedTuple):
     """Which notes match."""
     lexemes: list[str]
     """What the matching ones are ranked by, each as a tsquery of its own."""
+    stems: list[str]
+    """The same without quotes."""
 
 
 class Query(NamedTuple):
@@ -75,6 +78,8 @@ class Query(NamedTuple):
     words: Words | None
     among: NoteQuerySet | None
     """Only these notes; None: all."""
+    besides: int = 0
+    """Not this one."""
 
 
 def search(
@@ -106,8 +111,7 @@ def similar(note: Note, *, limit: int, offset: int, min_similarity: float) -> Fo
     mean = _mean_vector(note, model)
     if mean is None:
         return Found([], ["meaning"])
-    others = Note.objects.for_user(note.user).exclude(pk=note.pk)
-    query = Query(note.user, mean, model, None, others)
+    query = Query(note.user, mean, model, None, None, besides=note.pk)
     return Found(_hits(_ranked(query, limit, offset, min_similarity), query), [])
 
 
@@ -130,33 +134,41 @@ def understood(
 
 
 def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
-    statement = "SELECT avg(vector) FROM passages WHERE note_id = %s AND model_id = %s AND current"
+    statement = (
+        "SELECT l2_normalize(avg(vector)) FROM passages"
+        " WHERE note_id = %s AND model_id = %s AND current"
+    )
     return _rows(statement, [note.pk, model.pk])[0][0]
 
 
 # --- Words ----------------------------------------------------------------------------------
 
 
+# Telephones write them curled.
+STRAIGHT_QUOTES = str.maketrans("“”„«»", '"' * 5)
 OPERATORS = re.compile(r'"|(?:^|\s)-\w')
 # Of a long query. Each costs a look at every note that matches.
 MAX_LEXEMES = 32
 
 QUERY = """
+WITH lexemes AS (
+    SELECT lexeme FROM unnest(to_tsvector('english', %(text)s))
+    ORDER BY positions[1] LIMIT %(limit)s
+)
 SELECT websearch_to_tsquery('english', %(text)s)::text,
     replace(plainto_tsquery('english', %(text)s)::text, ' & ', ' | '),
-    array(
-        SELECT array_to_tsvector(ARRAY[lexeme])::text
-        FROM unnest(to_tsvector('english', %(text)s)) ORDER BY positions[1]
-    )
+    array(SELECT array_to_tsvector(ARRAY[lexeme])::text FROM lexemes),
+    array(SELECT lexeme FROM lexemes)
 """
 
 
 def _words(text: str) -> Words | None:
     """Any of the words match, so that a question finds something, too. With "quotes" or -minus
     in it, what it says. None where there are only stop words."""
-    exact, any_word, lexemes = _rows(QUERY, {"text": text})[0]
+    text = text.translate(STRAIGHT_QUOTES)
+    exact, any_word, lexemes, stems = _rows(QUERY, {"text": text, "limit": MAX_LEXEMES})[0]
     tsquery = exact if OPERATORS.search(text) else any_word
-    return Words(tsquery, lexemes[:MAX_LEXEMES]) if tsquery else None
+    return Words(tsquery, lexemes, stems) if tsquery else None
 
 
 def _owner(user: User) -> str:
@@ -170,7 +182,8 @@ def _owner(user: User) -> str:
 MEANING = """
     SELECT note_id, -min(vector <#> %(vector)s::halfvec) AS similarity
     FROM passages
-    WHERE user_id = %(user)s AND model_id = %(model)s AND current {among}
+    WHERE user_id = %(user)s AND model_id = %(model)s AND current
+        AND note_id <> %(besides)s {among}
     GROUP BY note_id
 """
 # Inverse document frequency, squared as in tf-idf (once for the query's word, once for the note's):
@@ -216,7 +229,11 @@ LIMIT %(limit)s OFFSET %(offset)s
 
 def _ranked(query: Query, limit: int, offset: int, min_similarity: float) -> list[_Ranked]:
     rows = _rows(*ranking(query, limit, offset, min_similarity))
-    return [_Ranked(note, float(score), similarity, why) for note, score, similarity, why in rows]
+    # Half precision may make a cosine a little more than 1.
+    return [
+        _Ranked(note, float(score), None if similarity is None else min(similarity, 1.0), why)
+        for note, score, similarity, why in rows
+    ]
 
 
 def ranking(
@@ -235,14 +252,19 @@ def ranking(
         "model": query.model and query.model.pk,
         "tsquery": query.words and query.words.tsquery,
         "lexemes": query.words and query.words.lexemes,
-        "total": Note.objects.for_user(query.user).count() if query.words else 0,
+        "total": _total(query.user, among) if query.words else 0,
         "owner": _owner(query.user),
         "among": among,
+        "besides": query.besides,
         "min_similarity": min_similarity,
         "k": RRF_K,
         "limit": limit,
         "offset": offset,
     }
+
+
+def _total(user: User, among: list[int] | None) -> int:
+    return Note.objects.for_user(user).count() if among is None else len(among)
 
 
 def _words_sql(words: Words, among: str) -> str:
@@ -278,7 +300,7 @@ def _hits(ranked: Sequence[_Ranked], query: Query) -> list[Hit]:
     spans = _nearest_spans([row.note_id for row in ranked if row.why != "words"], query)
     for row in ranked:
         if row.note_id not in spans:
-            spans[row.note_id] = _span_with_words(notes[row.note_id].content, query)
+            spans[row.note_id] = _span_with_words(notes[row.note_id].content, query.words)
     texts = [_text(notes[row.note_id], spans[row.note_id]) for row in ranked]
     marked = _marked(texts, query.words)
     return [
@@ -314,21 +336,22 @@ def _nearest_spans(note_ids: list[int], query: Query) -> dict[int, passages.Span
     return {note: passages.Span(start, end) for note, start, end in rows}
 
 
-BEST_TEXT = """
-SELECT number FROM unnest(%(texts)s::text[]) WITH ORDINALITY AS part (text, number)
-ORDER BY ts_rank(to_tsvector('english', text), %(words)s::tsquery) DESC, number
-LIMIT 1
-"""
+def _span_with_words(content: str, words: Words | None) -> passages.Span:
+    """The part that has most of the query's words, near the first of them; the beginning, where
+    only the note's title or tags have any. Words are looked for by their stems, as they begin."""
+    lower = content.lower()
+    stems = words.stems if words else []
+    places = [place for place in map(lower.find, stems) if place >= 0]
+    start = max(0, min(places, default=0) - REGION_CHARACTERS // 8)
+    region = content[start : start + REGION_CHARACTERS]
+    spans = passages.split(region, WORDS_PER_PASSAGE, 0, _tokenize_words) or [passages.Span(0, 0)]
 
+    def stems_in(span: passages.Span) -> int:
+        text = region[span.start : span.end].lower()
+        return sum(stem in text for stem in stems)
 
-def _span_with_words(content: str, query: Query) -> passages.Span:
-    """The part of a text that has the query's words; its beginning, where only its title does."""
-    spans = passages.split(content, WORDS_PER_PASSAGE, 0, _tokenize_words)
-    if not spans or not query.words:
-        return passages.Span(0, 0)
-    texts = [content[span.start : span.end] for span in spans]
-    number: int = _rows(BEST_TEXT, {"texts": texts, "words": query.words.tsquery})[0][0]
-    return spans[number - 1]
+    best = max(spans, key=stems_in)
+    return passages.Span(start + best.start, start + best.end)
 
 
 def _tokenize_words(text: str) -> list[passages.Token]:
@@ -343,10 +366,10 @@ FROM unnest(%(texts)s::text[]) WITH ORDINALITY AS part (text, number) ORDER BY n
 
 
 def _marked(texts: list[str], words: Words | None) -> list[str]:
-    if not words:
-        return texts
-    options = f"HighlightAll=true, StartSel={MARK}, StopSel={UNMARK}"
     clean = [text.replace(MARK, "").replace(UNMARK, "") for text in texts]
+    if not words:
+        return clean
+    options = f"HighlightAll=true, StartSel={MARK}, StopSel={UNMARK}"
     return [
         row[0]
         for row in _rows(MARKED, {"texts": clean, "words": words.tsquery, "options": options})

@@ -1,12 +1,14 @@
 """Which model's vectors a user's searches use, and how that changes without a gap.
 
-A user's first vectors decide it. When notes are embedded with another model, that one is the
+A user's first vectors decide it. When a job embeds all notes with another model, that one is the
 user's next: its vectors stand beside those in use, an edited note is embedded for both, and once
 no note lacks them the user goes over, in one transaction. The old vectors stay, so that the user
 can go back, until they are dropped.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
@@ -24,6 +26,7 @@ def default() -> EmbeddingModel:
 
 def registered(folder: str) -> EmbeddingModel:
     """The row of the model in this folder. Raises ModelUnavailable."""
+    folder = str(Path(folder).resolve()) if folder else ""
     version = encoder(folder).version
     model, _ = EmbeddingModel.objects.get_or_create(version=version, defaults={"path": folder})
     if model.path != folder:  # it has moved
@@ -46,6 +49,14 @@ def of(user: User) -> EmbeddingModel:
     return served.model if served else default()
 
 
+def name_of(user: User, version: str | None) -> str:
+    """The name of this model, or of the one the user's searches use. Loads nothing."""
+    if version is None:
+        served = ServedModel.objects.filter(user=user).select_related("model").first()
+        version = served.model.version if served else encoder(settings.EMBEDDING_MODEL).name
+    return version.split("@")[0]
+
+
 def targets(user: User) -> list[EmbeddingModel]:
     """The models to embed a note with: the one in use, and the next. Raises ModelUnavailable."""
     served = ServedModel.objects.filter(user=user).select_related("model", "next").first()
@@ -54,11 +65,32 @@ def targets(user: User) -> list[EmbeddingModel]:
     return [served.model, served.next] if served.next else [served.model]
 
 
-def note_vectors(user_id: int, model: EmbeddingModel) -> None:
-    """Vectors of this model are being saved, in the caller's transaction."""
-    served, _ = ServedModel.objects.get_or_create(user_id=user_id, defaults={"model": model})
-    if model.pk not in (served.model_id, served.next_id):
-        ServedModel.objects.filter(user=user_id).exclude(model=model).update(next=model)
+def begin(user: User, model: EmbeddingModel) -> None:
+    """Vectors of all the user's notes are to be made with this model, in the caller's transaction.
+
+    The only place that gives a user a next model.
+    """
+    served = _locked(user.pk, model)
+    if served.model_id != model.pk:
+        ServedModel.objects.filter(user=user).update(next=model)
+
+
+def wanted(user_id: int, model: EmbeddingModel) -> list[int]:
+    """The models that this user's notes are embedded with, if this one is among them, or the first;
+    empty if not: the user has gone over to another since. Locks that until the transaction ends."""
+    served = _locked(user_id, model)
+    models = [pk for pk in (served.model_id, served.next_id) if pk]
+    return models if model.pk in models else []
+
+
+def _locked(user_id: int, model: EmbeddingModel) -> ServedModel:
+    ServedModel.objects.get_or_create(user_id=user_id, defaults={"model": model})
+    return ServedModel.objects.select_for_update(no_key=True).get(user=user_id)
+
+
+def abandon(user: User) -> bool:
+    """Stay with the model in use. What was made with the next one stays until drop_unused."""
+    return bool(ServedModel.objects.filter(user=user).exclude(next=None).update(next=None))
 
 
 def go_over(user: User, failed: list[int] | None = None) -> bool:

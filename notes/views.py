@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
@@ -15,6 +16,7 @@ from jobs.models import BackgroundJob
 from jobs.runner import enqueue
 from notes import indexing, search
 from notes.indexing import EmbeddingRegeneration
+from notes.metrics import SEARCH_SECONDS
 from notes.models import Note
 from notes.serializers import (
     Accepted,
@@ -74,6 +76,15 @@ class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
 class NoteDetail(OwnNotes, generics.RetrieveUpdateDestroyAPIView[Note]):
     http_method_names = ["get", "patch", "delete", "head", "options"]
 
+    def get_queryset(self) -> QuerySet[Note]:
+        """A change waits for another one of the same note, or it would undo it."""
+        notes = super().get_queryset()
+        return notes.select_for_update(no_key=True) if self.request.method == "PATCH" else notes
+
+    @transaction.atomic
+    def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().patch(request, *args, **kwargs)
+
 
 class RegenerateEmbeddings(APIView):
     @extend_schema(request=RegenerateQuery, responses={200: Estimate, 202: Accepted})
@@ -114,7 +125,8 @@ class Search(APIView):
         filters = {key: options.pop(key) for key in list(options) if key in NoteFilters().fields}
         user: User = request.user  # type: ignore[assignment]
         among = Note.objects.for_user(user).matching(**filters) if filters else None
-        found = search.search(user, options.pop("query"), among=among, **options)
+        with SEARCH_SECONDS.time():
+            found = search.search(user, options.pop("query"), among=among, **options)
         return Response(SearchResults(found).data)
 
 

@@ -5,3 +5,7 @@ from django.apps import AppConfig
 
 class RemindersConfig(AppConfig):
     name = "reminders"
+
+    def ready(self) -> None:
+        import reminders.checks
+        import reminders.metrics  # noqa: F401 registers them, too

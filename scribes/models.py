@@ -54,3 +54,20 @@ class User(AbstractUser):
     def save(self, *args: Any, **kwargs: Any) -> None:
         self.email = self.email.lower()
         super().save(*args, **kwargs)
+
+
+class Heartbeat(models.Model):
+    """When a process last did what `name` stands for: see scribes.heartbeats."""
+
+    name = models.CharField(max_length=64)
+    process = models.CharField(max_length=300, help_text="host:pid")
+    at = models.DateTimeField()
+
+    class Meta:
+        db_table = "heartbeats"
+        constraints = [
+            models.UniqueConstraint(fields=["name", "process"], name="one_heartbeat_per_process"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} by {self.process}"

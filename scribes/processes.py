@@ -43,7 +43,11 @@ def admin_password() -> str:
 def honcho(addresses: Addresses) -> tuple[list[str], dict[str, str]]:
     """The command that runs the whole Procfile, and its environment."""
     programs = Path(sys.executable).parent  # gunicorn and celery of this virtual environment
-    environment = os.environ | {
+    environment = {
+        "PUBLIC_URL": addresses.web,
+        # The processes write to honcho, which writes to the terminal.
+        **({"LOG_FORMAT": "text"} if sys.stdout.isatty() else {}),
+        **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLOWER_PORT": str(addresses.flower_port),
     }

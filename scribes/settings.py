@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, ClassVar
 
 import django_stubs_ext
 import environ
 
-from scribes import embedded
+from scribes import embedded, mail_sink
 from scribes.secret_files import secret
 
 # Lets ModelAdmin[BackgroundJob] and the like run, as the type checker wants them written.
@@ -20,8 +21,22 @@ django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = environ.Env()
-env.read_env(BASE_DIR / ".env")
+
+class Environment(environ.Env):  # type: ignore[misc] # it has no types
+    """It notes which names were asked for: all others are no variables of Scribes."""
+
+    names: ClassVar[set[str]] = set()
+
+    def get_value(self, var: str, *args: Any, **options: Any) -> Any:
+        self.names.add(var)
+        return super().get_value(var, *args, **options)
+
+
+env = Environment()
+# Another file may hold the variables, such as /etc/scribes/env.
+ENV_FILE = env.str("ENV_FILE", default="") or str(BASE_DIR / ".env")
+env.read_env(ENV_FILE)
+ENVIRONMENT_NAMES = env.names
 
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data"))).resolve()
 
@@ -36,7 +51,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 
 # --- PostgreSQL and Redis -------------------------------------------------------------------
 
-# Which of the two the environment names; `manage.py embedded` starts the others.
+# Which of them the environment names; `manage.py embedded` starts the others.
 DATABASE_URL_IS_SET = bool(env.str("DATABASE_URL", default=""))
 REDIS_URL_IS_SET = bool(env.str("REDIS_URL", default=""))
 
@@ -85,6 +100,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The tokenizer's own threads do not survive a fork; the worker's processes are the parallelism.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# --- Watching -------------------------------------------------------------------------------
+
+HEARTBEAT_SECONDS = env.int("HEARTBEAT_SECONDS", default=10)
+# What doctor complains of: less space for data, and more messages in a queue.
+DISK_MIN_FREE_MB = env.int("DISK_MIN_FREE_MB", default=500)
+QUEUE_FULL_LENGTH = env.int("QUEUE_FULL_LENGTH", default=1000)
+
+# Who reads /metrics.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="") or secret(DATA_DIR, "metrics-token")
+
 # --- Ports and Flower ------------------------------------------------------------------------
 
 # Of `make run`. The Procfile's web process takes the port that its runner gives it.
@@ -94,6 +119,19 @@ FLOWER_PORT = env.int("FLOWER_PORT", default=5555)
 FLOWER_BASIC_AUTH = env.str("FLOWER_BASIC_AUTH", default="") or "scribes:" + secret(
     DATA_DIR, "flower-password"
 )
+
+# --- Reminders and mail ---------------------------------------------------------------------
+
+# What mails and calendars say about where Scribes is.
+PUBLIC_URL = env.str("PUBLIC_URL", default=f"http://localhost:{WEB_PORT}").rstrip("/")
+REMINDER_LEASE_SECONDS = env.int("REMINDER_LEASE_SECONDS", default=120)
+REMINDER_TICK_SECONDS = env.int("REMINDER_TICK_SECONDS", default=30)
+WEBHOOK_ALLOWED_NETWORKS = env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])
+EMAIL_URL_IS_SET = bool(env.str("EMAIL_URL", default=""))
+EMAIL_URL = env.str("EMAIL_URL", default="") or mail_sink.url(DATA_DIR)
+vars().update(env.email_url_config(EMAIL_URL))
+EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Scribes <scribes@localhost>")
 
 # --- Django ---------------------------------------------------------------------------------
 
@@ -117,6 +155,7 @@ INSTALLED_APPS = [
     "reminders",
 ]
 MIDDLEWARE = [
+    "scribes.logs.name_requests",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "scribes.api.refuse_unreadable_requests",
@@ -207,7 +246,11 @@ SPECTACULAR_SETTINGS = {
     # Everything from the sidecar package: the page works without the internet.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"JobState": "jobs.models.BackgroundJob.Status"},
+    "ENUM_NAME_OVERRIDES": {
+        "JobState": "jobs.models.BackgroundJob.Status",
+        "ReminderState": "reminders.models.Reminder.Status",
+        "Channel": "reminders.models.Channel",
+    },
 }
 
 # --- Logs -----------------------------------------------------------------------------------
@@ -216,7 +259,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        # text, json, or auto: text on a terminal, JSON elsewhere.
+        "line": {"()": "scribes.logs.formatter", "style": env.str("LOG_FORMAT", default="auto")},
     },
     "handlers": {
         "stdout": {
@@ -231,5 +275,7 @@ LOGGING = {
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "sentence_transformers": {"level": "WARNING"},
+        # The mail sink's whole dialogue.
+        "mail.log": {"level": "WARNING"},
     },
 }

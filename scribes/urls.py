@@ -7,7 +7,7 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.permissions import AllowAny
 
-from scribes import views
+from scribes import metrics, views
 
 admin.site.site_header = admin.site.site_title = "Scribes"
 admin.site.index_title = "Administration"
@@ -16,6 +16,7 @@ urlpatterns = [
     path("", views.Root.as_view(), name="root"),
     path("", include("notes.urls")),
     path("", include("jobs.urls")),
+    path("", include("reminders.urls")),
     path("me", views.Me.as_view(), name="me"),
     # For clients with a bearer token.
     path("auth/", include("scribes.accounts")),
@@ -24,6 +25,8 @@ urlpatterns = [
     path("schema", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(permission_classes=[AllowAny]), name="docs"),
     path("admin/", admin.site.urls),
+    path("health/", include("scribes.health")),
+    path("metrics", metrics.page, name="metrics"),
 ]
 
 handler400 = "scribes.api.bad_request"

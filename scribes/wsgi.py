@@ -9,8 +9,11 @@ from typing import Any
 
 from django.core.wsgi import get_wsgi_application
 
+from scribes import measured
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 
+measured.share()
 _django = get_wsgi_application()
 
 

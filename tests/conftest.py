@@ -126,7 +126,10 @@ def web(transactional_db: None, tmp_path: Path) -> Iterator[Web]:
     with running(command, tmp_path / "web.log", environment()) as process:
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: _answers(process, url))
-        yield Web(url)
+        web = Web(url)
+        yield web
+        # gunicorn waits for connections that are open.
+        web.session.close()
 
 
 def _answers(process: Process, url: str) -> bool:

@@ -77,7 +77,8 @@ def own_environment(data: Path, **variables: str) -> dict[str, str]:
 
     Empty and not absent, since a variable that is absent is read from .env.
     """
-    ours = {"DATABASE_URL": "", "REDIS_URL": "", "SECRET_KEY": "", "FLOWER_BASIC_AUTH": ""}
+    names = ("DATABASE_URL", "REDIS_URL", "EMAIL_URL", "SECRET_KEY", "FLOWER_BASIC_AUTH")
+    ours = dict.fromkeys(names, "")
     settings_module = {"DJANGO_SETTINGS_MODULE": "scribes.settings"}
     return os.environ | ours | settings_module | {"DATA_DIR": str(data)} | variables
 

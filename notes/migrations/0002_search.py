@@ -33,7 +33,7 @@ END $$;
 ALTER TABLE notes ADD COLUMN words tsvector GENERATED ALWAYS AS (
     note_words(user_id, title, preacher, tags::text[], scripture_refs, content)
 ) STORED;
-CREATE INDEX notes_words ON notes USING gin (words);
+CREATE INDEX notes_words ON notes USING gin (words) WITH (fastupdate = off);
 """
 NO_WORDS = "ALTER TABLE notes DROP COLUMN words; DROP FUNCTION note_words;"
 
@@ -48,6 +48,7 @@ ALTER TABLE passages SET (
 
 # The text of every note is to be embedded again.
 ALL_DUE = """
+UPDATE notes SET has_text = false WHERE content !~ '\\S';
 INSERT INTO embeddings_due (note_id, since) SELECT id, now() FROM notes;
 """
 
@@ -57,7 +58,7 @@ def find_references(apps, schema_editor):
     for note in apps.get_model("notes", "Note").objects.iterator(chunk_size=100):
         reference.objects.bulk_create(
             reference(note=note, user_id=note.user_id, start_verse=start, end_verse=end)
-            for start, end in references(f"{note.scripture_refs}\n{note.content}")
+            for start, end in references(note.scripture_refs, note.content)
         )
 
 
@@ -71,6 +72,11 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.DeleteModel("Passage"),
+        migrations.AddField(
+            model_name="note",
+            name="has_text",
+            field=models.BooleanField(db_default=True, editable=False),
+        ),
         migrations.CreateModel(
             name='EmbeddingModel',
             fields=[

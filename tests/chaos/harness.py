@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 import redis
@@ -200,13 +201,17 @@ def kill(process: psutil.Process) -> None:
 
 
 def make_job(email: str, count: int, **parameters) -> BackgroundJob:
-    """A job as the API would accept it, without telling any broker."""
+    """A job that counts, as an API would accept it, without telling any broker."""
     user, _ = User.objects.get_or_create(email=email)
+    return accept(user, "counting", {"count": count} | parameters)
+
+
+def accept(user: User, job_type: str, parameters: dict[str, Any]) -> BackgroundJob:
     now = timezone.now()
     return BackgroundJob.objects.create(
         user=user,
-        job_type="counting",
-        parameters={"count": count} | parameters,
+        job_type=job_type,
+        parameters=parameters,
         created_at=now,
         dispatched_at=now - timedelta(hours=1),
         deadline_at=now + timedelta(hours=1),

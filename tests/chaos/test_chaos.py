@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import connection, connections
 
 from jobs import broker as jobs_broker
-from jobs.failpoints import NAMES
+from jobs.failpoints import JOB_NAMES
 from jobs.models import BackgroundJob
 from scribes.models import User
 from tests.chaos.harness import (
@@ -137,55 +137,6 @@ def kill_again_and_again(account: Account, fault: Callable[[], None]) -> None:
             until_it_moves(jobs[-1])
     for job in jobs:
         assert_exact(account, until_it_ends(job), list(range(3000)))
-
-
-def test_a_pool_process_killed_with_default_settings(
-    house_as_shipped: House, rounds: Rounds, account: Account
-):
-    """From the kill to the next claim of its batch, long before its lease has run out."""
-    house = house_as_shipped
-    house.beat()
-    worker = house.ready_worker()
-    account.rounds = account.faults = rounds(1, 5)
-    for number in range(account.rounds):
-        # A batch for each process, so that the message which comes again waits for nobody else's.
-        job = make_job(f"{number}@example.com", 200, seconds=0.05)
-        eventually(lambda job=job: job.batches.filter(status="leased").count() == 2)  # type: ignore[misc]
-        before = set(job.batches.values_list("pk", "claim_seq"))
-        start = time.monotonic()
-        kill(children(worker)[0])
-        eventually(lambda job=job, before=before: taken_over(job, before))  # type: ignore[misc]
-        account.recoveries.append(time.monotonic() - start)
-        assert_exact(account, until_it_ends(job), list(range(200)))
-    assert max(account.recoveries) < 10
-
-
-def taken_over(job: BackgroundJob, before: set[tuple[int, int]]) -> bool:
-    """One of these batches has been claimed again."""
-    now = dict(job.batches.filter(status="leased").values_list("pk", "claim_seq"))
-    return any(now.get(batch, claim) > claim for batch, claim in before)
-
-
-@pytest.mark.long
-def test_the_only_worker_killed_with_default_settings(house_as_shipped: House, account: Account):
-    """From the kill to the next claim of the batch that was in work."""
-    house = house_as_shipped
-    house.beat()
-    worker = house.ready_worker()
-    account.rounds = account.faults = 5
-    job = make_job("a@example.com", 60_000, seconds=0.02)
-    until_it_moves(job)
-    again = job.batches.filter(status="leased", attempts__gt=1)
-    for _ in range(account.faults):
-        kill(worker)
-        start = time.monotonic()
-        worker = house.worker()
-        eventually(again.exists, timeout=120)
-        account.recoveries.append(time.monotonic() - start)
-        eventually(lambda: not again.exists())
-    job.cancel()
-    assert max(account.recoveries) <= 120
-    assert sorted(account.recoveries)[2] <= 60
 
 
 # --- 3. No stale writer ---------------------------------------------------------------------
@@ -413,12 +364,14 @@ def reachable(parameters: dict[str, Any]) -> bool:
 # Four of them are enough for every day.
 MARKS = {
     name: pytest.mark.long
-    for name in NAMES
+    for name in JOB_NAMES
     if name not in ("after_claim", "before_commit", "after_commit", "before_publish")
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in NAMES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=MARKS.get(name, ())) for name in JOB_NAMES]
+)
 def test_a_process_killed_exactly(name: str, house: House, account: Account, tmp_path: Path):
     flag = tmp_path / "flag"
     flag.touch()

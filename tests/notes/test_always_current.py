@@ -6,6 +6,7 @@ from datetime import timedelta
 from threading import Event
 
 import pytest
+from django.db import DatabaseError
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
@@ -184,3 +185,45 @@ def test_regeneration_embeds_unchanged_texts_too(api: APIClient, note: Note, mon
     texts = record_embedded_texts(monkeypatch)
     regenerate(api)
     assert len(texts) == Passage.objects.count()
+
+
+def test_a_save_does_not_bring_a_deleted_note_back(api: APIClient, note: Note):
+    api.delete(f"/notes/{note.pk}")
+    with pytest.raises(DatabaseError):
+        note.save()
+    assert not Note.objects.exists()
+    assert api.patch(f"/notes/{note.pk}", {"title": "Again"}).status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+def test_changes_and_deletions_at_once_with_embedding(alice: User):
+    """Whatever comes first: nobody waits for ever, nothing fails, nothing is lost."""
+    notes = [Note.objects.create(user=alice, **psalm(n)) for n in (117, 133)]
+    for note in notes:
+        embed_note(note.pk)
+
+    def disturb(number: int) -> set[int]:
+        api = client_of(alice)
+        if number == 0:
+            return {embed_again(notes) for _ in range(10)}
+        if number == 1:
+            fields = [{"content": f"Text {turn}."} for turn in range(10)]
+            return {api.patch(f"/notes/{notes[0].pk}", field).status_code for field in fields}
+        if number == 2:
+            tags = [{"tags": [f"tag {turn}"]} for turn in range(10)]
+            return {api.patch(f"/notes/{notes[0].pk}", tag).status_code for tag in tags}
+        return {api.delete(f"/notes/{notes[1].pk}").status_code}
+
+    answers = at_once(4, disturb)
+    assert answers[1:] == [{200}, {200}, {204}]
+    note = Note.objects.get()
+    assert (note.content, note.tags) == ("Text 9.", ["tag 9"])
+
+
+def embed_again(notes: list[Note]) -> int:
+    EmbeddingDue.objects.bulk_create(
+        [EmbeddingDue(note=note, since=Now()) for note in Note.objects.all()], ignore_conflicts=True
+    )
+    for note in notes:
+        embed_note(note.pk)
+    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 
@@ -34,6 +35,22 @@ def test_all_users_with_a_worker_and_plain_lines(alice: User, bob: User, worker:
     assert done.stdout.splitlines()[-1] == "2 of 2 notes"
     assert Passage.objects.count() == 2
     assert manage("regenerate_embeddings", "--all-users", "--stale").returncode == 0
+
+
+def test_a_bar_on_a_terminal(alice: User, worker: Process):
+    Note.objects.create(user=alice, **psalm(117))
+    screen, terminal = os.openpty()
+    command = [*MANAGE, "regenerate_embeddings", "--user", "alice@example.com"]
+    process = subprocess.run(
+        command, env=environment(TERM="xterm"), stdout=terminal, stdin=terminal, timeout=60
+    )
+    os.close(terminal)
+    shown = os.read(screen, 100_000).decode()
+    os.close(screen)
+    assert process.returncode == 0
+    assert "Embedding notes" in shown
+    assert "100%" in shown
+    assert "1 of 1 notes" not in shown
 
 
 def test_a_dry_run_counts_and_starts_nothing(alice: User, capsys: pytest.CaptureFixture[str]):

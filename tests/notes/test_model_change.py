@@ -11,8 +11,10 @@ from django.core.management import CommandError, call_command
 from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
+from notes import serving
 from notes.embedding import Encoder, ModelUnavailable, encoder
-from notes.models import EmbeddingDue, Note, Passage
+from notes.indexing import EmbeddingRegeneration, embed_notes, save_embedded
+from notes.models import EmbeddingDue, EmbeddingModel, Note, Passage, ServedModel
 from notes.tasks import embed_due_notes, embed_note
 from scribes.management.commands.demo import psalm
 from scribes.models import User
@@ -129,7 +131,7 @@ def test_a_new_users_notes_are_embedded_with_the_model_of_the_settings(
     assert {version.split("@")[0] for version in models} == {"tiny"}
     assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
     regenerate(api)
-    assert status(api) == ("tiny", 32, 100.0)
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
 
 
 def test_other_weights_in_the_folder_are_not_mistaken_for_the_model(
@@ -156,3 +158,94 @@ def test_too_many_dimensions_are_refused(tiny: str, tmp_path: Path):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_size": 4096}))
     with pytest.raises(ModelUnavailable, match="4096 dimensions are more than 1300"):
         Encoder(str(folder)).embed(["a"])
+
+
+def test_what_was_computed_with_the_old_model_is_not_saved_after_the_switch(
+    api: APIClient, alice: User, notes: list[Note], tiny: str
+):
+    old = serving.of(alice)
+    computed = embed_notes(notes, old)
+    run(start(tiny))
+    assert save_embedded(computed, old) == 0
+    embed_due_notes()
+    assert status(api) == ("tiny", 32, 100.0)
+
+
+def test_a_note_stays_due_until_it_has_vectors_of_both_models(
+    api: APIClient, alice: User, notes: list[Note], tiny: str, settings
+):
+    settings.JOB_BATCH_SIZE = 1
+    job = start(tiny)
+    run(job, batches=0)
+    api.patch(f"/notes/{notes[0].pk}", {"content": "Brothers who live together in peace."})
+    run(job, batches=2)
+    embed_note(notes[0].pk)
+    assert found(api)[0] == "Psalm 1"
+    assert not EmbeddingDue.objects.exists()
+
+
+def test_cancelling_the_job_is_staying_with_the_model(
+    api: APIClient, notes: list[Note], tiny: str, settings
+):
+    settings.JOB_BATCH_SIZE = 1
+    job = start(tiny)
+    run(job, batches=1)
+    assert api.post(f"/jobs/{job.pk}/cancel").status_code == 202
+    embed_due_notes()
+    assert not BackgroundJob.objects.active().exists()
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
+
+
+def test_a_job_with_nothing_to_do_switches_too(api: APIClient, notes: list[Note], tiny: str):
+    run(start(tiny))
+    call_command("switch_embeddings", "--all-users", "--back")
+    call_command("regenerate_embeddings", "--all-users", "--no-wait", "--stale", model=tiny)
+    assert run(BackgroundJob.objects.active().get()).total_items == 0
+    assert status(api) == ("tiny", 32, 100.0)
+
+
+def test_white_space_that_python_alone_takes_for_blank_holds_nothing_up(
+    api: APIClient, alice: User, notes: list[Note], tiny: str
+):
+    Note.objects.create(user=alice, title="Blank", content="\x1c")
+    run(start(tiny))
+    assert status(api) == ("tiny", 32, 100.0)
+
+
+def test_a_model_that_does_not_normalise_is_normalised(tiny: str, tmp_path: Path):
+    folder = tmp_path / "raw"
+    shutil.copytree(tiny, folder)
+    modules = folder / "modules.json"
+    modules.write_text(json.dumps(json.loads(modules.read_text())[:2]))
+    raw, tidy = Encoder(str(folder)), Encoder(tiny)
+    assert raw.version != tidy.version
+    assert raw.embed(["In the beginning"]) == pytest.approx(
+        tidy.embed(["In the beginning"]), abs=0.01
+    )
+
+
+def test_damaged_weights_leave_the_search_by_words(
+    api: APIClient, notes: list[Note], tiny: str, tmp_path: Path
+):
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    start(str(folder))
+    ServedModel.objects.update(model=EmbeddingModel.objects.latest("pk"))
+    for _ in range(2):
+        answer = api.post("/semantic/search", {"query": "brethren"}).json()
+        assert answer["degraded"] == ["meaning"]
+        assert answer["results"][0]["note"]["title"] == "Psalm 133"
+
+
+def test_vectors_are_saved_under_the_model_that_made_them(
+    api: APIClient, alice: User, notes: list[Note], tiny: str
+):
+    """The user goes over while a job that names no model is between reading and writing."""
+    job_type = EmbeddingRegeneration()
+    job = BackgroundJob(user=alice, job_type=job_type.name, parameters={})
+    computed = job_type.compute(job, [note.pk for note in notes], lambda: None)
+    run(start(tiny))
+    assert job_type.save(job, computed) == 0
+    assert len(found(api)) == 3

@@ -137,3 +137,14 @@ def test_a_million_characters_are_cut_with_nothing_lost(line: str):
 
 def no_tokens(text: str) -> list[Token]:
     return []
+
+
+@pytest.mark.parametrize("heading", ["한국어제목" * 20, "起初神" * 40, "🙏" * 100, "x" * 100])
+def test_a_heading_of_many_tokens_leaves_room_for_the_text(heading: str):
+    text = f"# {heading}\n" + "He leadeth me. " * 30
+    spans = split(text, 40, 10, tokenize)
+    assert len(spans) > 2
+    assert text[spans[-1].start : spans[-1].end].endswith("He leadeth me.")
+    for span in spans:
+        assert tokens(span.heading) <= 10
+        assert tokens(span.heading) + tokens(text[span.start : span.end]) <= 40

@@ -65,9 +65,11 @@ def test_equals_brute_force_over_all_passages(api: APIClient, psalms: dict[int, 
     assert scores == pytest.approx([score for _, score in expected], abs=1e-3)
 
 
-def test_pages_fit_together(api: APIClient, psalms: dict[int, Note]):
-    whole = titles(search(api, "praise", min_similarity=-1, limit=10))
-    pages = [titles(search(api, "praise", min_similarity=-1, limit=3, offset=n)) for n in (0, 3, 6)]
+@pytest.mark.parametrize("mode", ["hybrid", "meaning"])
+def test_pages_fit_together(api: APIClient, psalms: dict[int, Note], mode: str):
+    every = {"mode": mode, "min_similarity": -1}
+    whole = titles(search(api, "praise", **every, limit=10))
+    pages = [titles(search(api, "praise", **every, limit=3, offset=n)) for n in (0, 3, 6)]
     assert [title for page in pages for title in page] == whole[:9]
     assert len(set(whole)) == len(PSALMS)
 
@@ -77,6 +79,29 @@ def test_min_similarity_leaves_out_the_rest(api: APIClient, psalms: dict[int, No
     scores = [r["similarity_score"] for r in search(api, query, mode="meaning")]
     found = search(api, query, mode="meaning", min_similarity=scores[1] - 1e-6)
     assert [result["similarity_score"] for result in found] == scores[:2]
+
+
+def test_says_why_it_found_a_note(api: APIClient, psalms: dict[int, Note]):
+    new = Note.objects.create(
+        user=psalms[1].user, title="Not embedded yet", content="The shepherd's crook."
+    )
+    found = {r["note"]["id"]: r for r in search(api, "the shepherd", limit=100)}
+    assert found[psalms[23].pk]["why"] == "both"
+    assert found[psalms[117].pk]["why"] == "meaning"
+    assert (found[new.pk]["why"], found[new.pk]["similarity_score"]) == ("words", None)
+    assert found[new.pk]["passage"]["text"] == "The shepherd's crook."
+    assert "<mark>shepherd</mark>" in found[psalms[23].pk]["passage"]["excerpt"]
+
+
+def test_score_is_the_sum_of_reciprocal_ranks(api: APIClient, psalms: dict[int, Note]):
+    places: dict[int, float] = {}
+    for mode in ("meaning", "words"):
+        for place, result in enumerate(search(api, "shepherd", mode=mode, limit=100), 1):
+            note = result["note"]["id"]
+            places[note] = places.get(note, 0) + 1 / (60 + place)
+    hybrid = search(api, "shepherd", limit=100)
+    assert {r["note"]["id"]: r["score"] for r in hybrid} == pytest.approx(places)
+    assert [r["score"] for r in hybrid] == sorted(places.values(), reverse=True)
 
 
 def test_never_finds_somebody_elses_notes(bobs_api: APIClient, psalms: dict[int, Note]):

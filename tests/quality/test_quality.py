@@ -50,7 +50,8 @@ def chapter_text(book: pythonbible.Book, chapter: int) -> str:
 
 @pytest.fixture(scope="module")
 def reader(django_db_setup, django_db_blocker) -> Iterator[User]:
-    """Has all chapters as notes, embedded."""
+    """Has all chapters as notes, embedded. Without a transaction around each test, which
+    PostgreSQL would end while sentence-transformers is at work."""
     with django_db_blocker.unblock():
         user = User.objects.create_user("reader@example.com")
         notes = [Note(user=user, title=title, content=text) for title, text in chapters()]
@@ -98,7 +99,7 @@ def measure(user: User, mode: str) -> tuple[float, float]:
     return mean(ndcg(*result) for result in results), mean(recall(*result) for result in results)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db  # without any such mark, pytest-django makes no database
 def test_hybrid_is_no_worse_than_the_better_of_words_and_meaning(
     reader: User, lines: list[tuple[str, ...]]
 ):
@@ -110,7 +111,6 @@ def test_hybrid_is_no_worse_than_the_better_of_words_and_meaning(
         )
 
 
-@pytest.mark.django_db
 def test_meaning_is_brute_force_over_sentence_transformers(
     reader: User, lines: list[tuple[str, ...]]
 ):

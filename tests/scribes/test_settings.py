@@ -16,6 +16,16 @@ def test_env_example_has_exactly_the_variables_that_the_settings_read():
     assert len(read) > 15
 
 
+def test_nothing_else_reads_the_environment():
+    """But for PATH, which is no setting of ours."""
+    folders = ("scribes", "jobs", "notes", "reminders")
+    files = [file for folder in folders for file in (settings.BASE_DIR / folder).rglob("*.py")]
+    files += settings.BASE_DIR.glob("*.py")
+    reading = re.compile(r'os\.(?:getenv\(|environ(?:\.get\(|\[))["\'](\w+)["\'](?!\] = )')
+    found = {(file.name, name) for file in files for name in reading.findall(file.read_text())}
+    assert found == {("processes.py", "PATH")}
+
+
 def test_the_defaults_in_env_example_are_the_settings_own():
     code = (settings.BASE_DIR / "scribes" / "settings.py").read_text()
     example = (settings.BASE_DIR / ".env.example").read_text()

@@ -47,9 +47,9 @@ class Command(BaseCommand):
             self._follow(jobs)
 
     def _start(self, people: QuerySet[User], options: dict[str, Any]) -> Iterator[UUID]:
-        model = serving.registered(options["model"]) if options["model"] else serving.default()
+        model = serving.registered(options["model"]) if options["model"] else None
         for user in people.iterator():
-            parameters: dict[str, Any] = {"model": model.version}
+            parameters: dict[str, Any] = {"model": model.version} if model else {}
             if options["stale"]:
                 parameters["only_stale"] = True
             if options["failed"]:
@@ -62,6 +62,8 @@ class Command(BaseCommand):
     def _enqueue(self, user: User, parameters: dict[str, Any]) -> UUID:
         job, is_new = enqueue(user, EmbeddingRegeneration.name, parameters)
         state = "started" if is_new else "is under way already"
+        if job.parameters != parameters:
+            state = f"{state}, another one than this: run the command again when it has ended"
         self.stdout.write(f"{user.email}: job {job.pk} {state}")
         return job.pk
 

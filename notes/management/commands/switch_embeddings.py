@@ -21,6 +21,7 @@ class Command(BaseCommand):
         add_user_arguments(parser)
         what = parser.add_mutually_exclusive_group(required=True)
         what.add_argument("--back", action="store_true", help="search with the model of before")
+        what.add_argument("--stay", action="store_true", help="do not go over to another model")
         what.add_argument("--drop-old", action="store_true", help="delete what is not searched")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -28,6 +29,9 @@ class Command(BaseCommand):
         if options["back"]:
             went = sum(map(go_back, people))
             self.stdout.write(f"{went} users went back to the model of before.")
+        elif options["stay"]:
+            stayed = sum(map(serving.abandon, people))
+            self.stdout.write(f"{stayed} users stay with their model.")
         else:
             dropped = sum(map(serving.drop_unused, people))
             self.stdout.write(f"{dropped} passages were dropped.")

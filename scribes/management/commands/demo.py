@@ -1,4 +1,7 @@
-"""A tour over HTTP: it knows the API and nothing of the code behind it."""
+"""A tour over HTTP: it knows the API and nothing of the code behind it.
+
+Only beat's message is sent straight to the broker, as nobody wants to wait for the quarter of an hour.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import pythonbible
+from celery import current_app
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, track
 
-from scribes import processes
+from scribes import mail_sink, processes
 from scribes.processes import Addresses
 from scribes.secret_files import secret
 
@@ -29,6 +33,8 @@ EMAIL = "demo@example.com"
 START_TIMEOUT_SECONDS = 60
 JOB_TIMEOUT_SECONDS = 600
 POLL_SECONDS = 0.2
+REMINDER_SECONDS = 2
+MAIL_TIMEOUT_SECONDS = 120
 QUESTIONS = (
     "Who looks after me like a shepherd after his sheep?",
     "How can I be made clean again after a great sin?",
@@ -37,7 +43,7 @@ QUESTIONS = (
 
 
 class Command(BaseCommand):
-    help = "Run everything, embed the 150 Psalms as notes, search them by meaning, and stop."
+    help = "Run everything, embed the 150 Psalms as notes, search them by meaning, remind of one, and stop."
 
     def handle(self, *args: Any, **options: Any) -> None:
         console = Console()
@@ -140,6 +146,7 @@ def tour(api: Api, console: Console) -> None:
     console.print(f"Embedded {job['processed_items']} notes in {seconds:.1f} s: {rate:.1f} notes/s")
     for question in QUESTIONS:
         ask(api, console, question)
+    remind(api, console)
 
 
 def import_psalms(api: Api, console: Console) -> None:
@@ -207,3 +214,34 @@ def ask(api: Api, console: Console, question: str) -> None:
         excerpt = passage[:200] + ("…" if len(passage) > 200 else "")
         score = result["similarity_score"]
         console.print(f"  {score:.2f}  [cyan]{escape(note['title'])}[/]  {escape(excerpt)}")
+
+
+def remind(api: Api, console: Console) -> None:
+    """Make a reminder that is due in a moment, and wait until its mail is there. Raises ApiError."""
+    (note,) = api.call("GET", "/notes?limit=1")["notes"]
+    due = datetime.now(UTC) + timedelta(seconds=REMINDER_SECONDS)
+    reminder = api.call(
+        "POST", "/reminders", {"note_id": note["id"], "scheduled_at": due.isoformat()}
+    )
+    with console.status("Waiting for a reminder"):
+        time.sleep(REMINDER_SECONDS)
+        current_app.send_task("reminders.tasks.sweep", queue="reminders")
+        delivery = delivered(api, reminder["id"])
+    console.print(
+        f"\nReminded of [cyan]{escape(note['title'])}[/] by e-mail at {delivery['sent_at']}"
+    )
+    if mail_sink.url(settings.DATA_DIR) == settings.EMAIL_URL:
+        console.print(f"The mail is in {mail_sink.folder(settings.DATA_DIR)}")
+
+
+def delivered(api: Api, reminder_id: int) -> dict[str, Any]:
+    """The reminder's delivery once it is sent. Raises ApiError if it fails, or is not in time."""
+    deadline = time.monotonic() + MAIL_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        delivery: dict[str, Any] | None = api.call("GET", f"/reminders/{reminder_id}")[
+            "last_delivery"
+        ]
+        if delivery and delivery["status"] == "sent":
+            return delivery
+        time.sleep(POLL_SECONDS)
+    raise ApiError(f"The reminder was not sent: {delivery}")

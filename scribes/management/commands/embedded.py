@@ -12,13 +12,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from scribes import embedded
+from scribes import embedded, mail_sink
 
 
 class Command(BaseCommand):
     help = (
-        "Run COMMAND with PostgreSQL and Valkey of this checkout's own, and stop both after it. "
-        "A server that DATABASE_URL or REDIS_URL names is used instead, and none is started."
+        "Run COMMAND with PostgreSQL, Valkey and a mail sink of this checkout's own, and stop them "
+        "after it. A server that DATABASE_URL, REDIS_URL or EMAIL_URL names is used instead."
     )
     # The checks may want a database, which is not there yet.
     requires_system_checks: list[str] = []
@@ -37,6 +37,7 @@ class Command(BaseCommand):
                 settings.DATA_DIR,
                 postgres=not settings.DATABASE_URL_IS_SET,
                 valkey=not settings.REDIS_URL_IS_SET,
+                mail=not settings.EMAIL_URL_IS_SET,
             ):
                 status = run(command)
         except (embedded.AlreadyRunning, embedded.ServerFailed) as error:
@@ -45,13 +46,15 @@ class Command(BaseCommand):
 
 
 def run(command: list[str]) -> int:
-    """Run the command with both URLs in its environment; its exit status, as a shell gives it.
+    """Run the command with all URLs in its environment; its exit status, as a shell gives it.
 
     Ctrl-C reaches the command from the terminal, so it is ignored here. SIGTERM is passed on, and
     so is the end of the terminal, as SIGTERM.
     """
     signal.signal(signal.SIGINT, lambda *_: None)
     urls = {"DATABASE_URL": settings.DATABASE_URL, "REDIS_URL": settings.REDIS_URL}
+    if not settings.EMAIL_URL_IS_SET:
+        urls["EMAIL_URL"] = mail_sink.url(settings.DATA_DIR)
     child = subprocess.Popen(command, env=os.environ | urls)
 
     def pass_on(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,13 @@
+# One image for web, worker, beat and Flower; docker-compose.yml says which command each runs.
+FROM python:3.13-slim
+
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 DATA_DIR=/var/lib/scribes
+RUN useradd --system --create-home scribes && install -d -o scribes -g scribes /var/lib/scribes
+WORKDIR /srv/scribes
+COPY requirements.txt .
+# torch without CUDA, which is some gigabytes.
+RUN pip install -r requirements.txt --extra-index-url https://download.pytorch.org/whl/cpu
+COPY . .
+USER scribes
+VOLUME /var/lib/scribes
+CMD ["gunicorn", "scribes.wsgi", "--bind", "0.0.0.0:8000", "--workers", "2", "--threads", "4"]

@@ -1,0 +1,158 @@
+"""Due reminders -> delivery rows, and each reminder on to its next time, in one transaction.
+
+Any number of sweeps at once make each delivery once: each takes rows that no other has locked, and
+the table's unique constraint stands behind them. A missed sweep is made up for by the next one: a
+reminder that recurs is then sent once, marked late, and not once for each time it missed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import chain
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from jobs.failpoints import failpoint
+from jobs.models import storable
+from jobs.runner import publish
+from reminders.models import (
+    LATE_AFTER,
+    Channel,
+    Delivery,
+    Reminder,
+    ReminderPreferences,
+    zone_or_utc,
+)
+from scribes.models import User
+
+logger = logging.getLogger(__name__)
+
+# Reminders in one transaction, and deliveries named in one message.
+SWEEP_BATCH_SIZE = 1000
+
+
+def database_now() -> datetime:
+    """Claims are by the database's clock, so what is due is, too."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement_timestamp()")
+        (now,) = cursor.fetchone()
+    return now  # type: ignore[no-any-return]
+
+
+def sweep(now: datetime) -> int:
+    """Everything that is due at `now`; how many reminders that were."""
+    total = 0
+    while found := _sweep_batch(now):
+        total += found
+    if total:
+        logger.info("%d reminders were due", total)
+    return total
+
+
+def _sweep_batch(now: datetime) -> int:
+    with transaction.atomic():
+        due = Reminder.objects.due(now).order_by("scheduled_at")[:SWEEP_BATCH_SIZE]
+        reminders = list(
+            due.select_related("user__reminder_preferences").select_for_update(
+                skip_locked=True, no_key=True, of=("self",)
+            )
+        )
+        deliveries = list(chain.from_iterable(_deliveries(r, now) for r in reminders))
+        # A conflict is an occurrence that has its delivery: then that one counts.
+        Delivery.objects.bulk_create(deliveries, ignore_conflicts=True)
+        _advance(reminders, now)
+        publish_deliveries([d for d in deliveries if d.next_attempt_at <= now])
+        failpoint("before_sweep_commit")
+    failpoint("after_sweep_commit")
+    return len(reminders)
+
+
+def publish_deliveries(deliveries: Iterable[Delivery]) -> None:
+    """On commit, in as few messages as there are times SWEEP_BATCH_SIZE."""
+    from reminders.tasks import send_deliveries
+
+    ids = [str(delivery.pk) for delivery in deliveries]
+    for start in range(0, len(ids), SWEEP_BATCH_SIZE):
+        publish(send_deliveries, ids[start : start + SWEEP_BATCH_SIZE], queue="reminders")
+
+
+# --- What to send, and when -----------------------------------------------------------------
+
+
+def _deliveries(reminder: Reminder, now: datetime) -> Iterable[Delivery]:
+    preferences = _preferences(reminder.user)
+    for channel in dict.fromkeys(reminder.channels):
+        delivery = Delivery(
+            reminder=reminder,
+            user=reminder.user,
+            occurrence_at=reminder.scheduled_at,
+            channel=channel,
+            is_late=now - reminder.scheduled_at > LATE_AFTER,
+            next_attempt_at=now,
+        )
+        if preferences and channel != Channel.IN_APP:
+            _as_preferred(delivery, preferences, now)
+        if delivery.next_attempt_at <= now:
+            delivery.dispatched_at = now
+        yield delivery
+
+
+def _preferences(user: User) -> ReminderPreferences | None:
+    return getattr(user, "reminder_preferences", None)
+
+
+def _as_preferred(delivery: Delivery, preferences: ReminderPreferences, now: datetime) -> None:
+    """E-mail waits for the daily digest; without one, it and webhooks wait for the quiet hours' end.
+
+    The occurrence stays what it was: only the sending is put off.
+    """
+    zone = zone_or_utc(delivery.user.time_zone)
+    # By when it was due: this morning's digest is not to miss what this sweep has just found.
+    since = max(delivery.occurrence_at - timedelta(seconds=1), now - LATE_AFTER)
+    digest = preferences.next_digest(since, zone) if delivery.channel == Channel.EMAIL else None
+    if digest:
+        delivery.digest, delivery.next_attempt_at = digest
+    else:
+        delivery.next_attempt_at = preferences.after_quiet_hours(now, zone)
+
+
+# --- What comes next ------------------------------------------------------------------------
+
+
+def _advance(reminders: Sequence[Reminder], now: datetime) -> None:
+    """pending -> pending at the next time, or sending. The caller holds the rows' locks."""
+    following = {reminder.pk: _following(reminder, now) for reminder in reminders}
+    _move({pk: moment for pk, moment in following.items() if moment})
+    ending = [pk for pk, moment in following.items() if moment is None]
+    Reminder.objects.filter(pk__in=ending).update(status=Reminder.Status.SENDING, updated_at=Now())
+    # Where the deliveries were there already, they may have ended already.
+    Reminder.close(ending)
+
+
+def _following(reminder: Reminder, now: datetime) -> datetime | None:
+    """Its next time, if there is one. A rule that cannot be read ends its own reminder, after this
+    time, and nobody else's."""
+    try:
+        recurrence = reminder.recurrence
+        return recurrence.after(now) if recurrence else None
+    except Exception as error:
+        # Whatever it is: it must not keep everybody else's from being sent.
+        logger.exception("%s cannot go on", reminder)
+        reason = storable(f"{type(error).__name__}: {error}")
+        Reminder.objects.filter(pk=reminder.pk).update(error=reason)
+        return None
+
+
+def _move(times: dict[int, datetime]) -> None:
+    """One statement with two arrays; with bulk_update, a CASE for each row, the whole sweep takes
+    twice as long."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE reminders SET scheduled_at = next.at, updated_at = now()"
+            " FROM unnest(%s::bigint[], %s::timestamptz[]) AS next (id, at)"
+            " WHERE reminders.id = next.id",
+            [list(times.keys()), list(times.values())],
+        )

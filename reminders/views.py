@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.csrf import csrf_exempt
+from drf_spectacular.utils import extend_schema
+from rest_framework import generics
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.views import APIView
+
+from reminders import links
+from reminders.feed import feed
+from reminders.models import (
+    Delivery,
+    Notification,
+    Reminder,
+    ReminderPreferences,
+)
+from reminders.serializers import (
+    DeliverySerializer,
+    NotificationQuery,
+    NotificationSerializer,
+    PreferencesSerializer,
+    Preview,
+    PreviewQuery,
+    ReadCount,
+    ReminderQuery,
+    ReminderSerializer,
+    RenewQuery,
+    SnoozeSerializer,
+)
+from scribes.api import Conflict, NamedPage, problem
+
+
+class ReminderPage(NamedPage):
+    name = "reminders"
+
+
+class OwnReminders(generics.GenericAPIView[Reminder]):
+    """Somebody else's reminder is as missing as one that never was: 404."""
+
+    queryset = Reminder.objects.all()
+    serializer_class: type[BaseSerializer[Any]] = ReminderSerializer
+
+    def get_queryset(self) -> QuerySet[Reminder]:
+        return Reminder.objects.for_user(self.request.user)  # type: ignore[arg-type]
+
+    def changed(self, reminder: Reminder) -> Response:
+        reminder.refresh_from_db()
+        return Response(ReminderSerializer(reminder, context=self.get_serializer_context()).data)
+
+
+class ReminderList(OwnReminders, generics.ListCreateAPIView[Reminder]):
+    """Your reminders, the one due first first."""
+
+    pagination_class = ReminderPage
+
+    @extend_schema(parameters=[ReminderQuery])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def filter_queryset(  # type: ignore[override]
+        self, queryset: QuerySet[Reminder]
+    ) -> QuerySet[Reminder]:
+        query = ReminderQuery(data=self.request.query_params)
+        query.is_valid(raise_exception=True)
+        newest = Delivery.objects.order_by("reminder_id", "-created_at").distinct("reminder_id")
+        latest = Prefetch("deliveries", newest, to_attr="latest_deliveries")
+        return queryset.filter(**query.filters()).prefetch_related(latest)
+
+    def perform_create(self, serializer: BaseSerializer[Reminder]) -> None:
+        serializer.save(user=self.request.user)
+
+
+class ReminderDetail(OwnReminders, generics.RetrieveUpdateDestroyAPIView[Reminder]):
+    """A new time, rule or zone makes an ended reminder pending again."""
+
+    http_method_names = ["get", "patch", "delete", "head", "options"]
+
+    @transaction.atomic
+    def perform_destroy(self, reminder: Reminder) -> None:
+        """Locked before its deliveries, as everywhere: a sender waits, and then finds it gone."""
+        list(Reminder.objects.select_for_update().filter(pk=reminder.pk).values_list("pk"))
+        reminder.delete()
+
+    def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        reminder = self.get_object()
+        serializer = self.get_serializer(reminder, data=request.data, partial=True)
+        serializer.is_valid(raise_exception=True)
+        if serializer.validated_data and not reminder.change(**serializer.validated_data):
+            raise Conflict("The reminder has just been sent or changed. Look at it and try again.")
+        return self.changed(reminder)
+
+
+class ReminderCancel(OwnReminders):
+    @extend_schema(request=None, responses=ReminderSerializer)
+    def post(self, request: Request, pk: int) -> Response:
+        """It is not sent any more, unless it is being sent at this moment."""
+        reminder = self.get_object()
+        if not reminder.cancel():
+            raise Conflict("The reminder has ended already.")
+        return self.changed(reminder)
+
+
+class ReminderSnooze(OwnReminders):
+    serializer_class = SnoozeSerializer
+
+    @extend_schema(responses=ReminderSerializer)
+    def post(self, request: Request, pk: int) -> Response:
+        """Put it off, or have it again after it was sent. Its rule goes on afterwards."""
+        reminder = self.get_object()
+        query = SnoozeSerializer(data=request.data)
+        query.is_valid(raise_exception=True)
+        if not reminder.snooze(query.moment()):
+            raise Conflict("The reminder is cancelled.")
+        return self.changed(reminder)
+
+
+class DeliveryPage(NamedPage):
+    name = "deliveries"
+
+
+class ReminderDeliveries(OwnReminders):
+    serializer_class = DeliverySerializer
+    pagination_class = DeliveryPage
+
+    def get(self, request: Request, pk: int) -> Response:
+        """What was sent, the newest first, with what came of each attempt."""
+        deliveries = self.get_object().deliveries.prefetch_related("log")
+        page = self.paginate_queryset(deliveries)  # type: ignore[arg-type]
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+
+class ReminderPreview(APIView):
+    @extend_schema(request=PreviewQuery, responses=Preview)
+    def post(self, request: Request) -> Response:
+        """A rule in words, and the next five times it fires."""
+        query = PreviewQuery(data=request.data)
+        query.is_valid(raise_exception=True)
+        return Response(Preview(query.preview(request.user)).data)  # type: ignore[arg-type]
+
+
+# --- Preferences ----------------------------------------------------------------------------
+
+
+class Preferences(generics.RetrieveUpdateAPIView[ReminderPreferences]):
+    """Quiet hours, a daily digest, your webhook, and the address of your calendar feed."""
+
+    serializer_class = PreferencesSerializer
+    http_method_names = ["get", "patch", "head", "options"]
+
+    def get_object(self) -> ReminderPreferences:
+        return ReminderPreferences.of(self.request.user)  # type: ignore[arg-type]
+
+
+class RenewSecret(APIView):
+    @extend_schema(request=RenewQuery, responses=PreferencesSerializer)
+    def post(self, request: Request) -> Response:
+        """A new secret of the webhook or of the feed; the old one is worthless from now on."""
+        query = RenewQuery(data=request.data)
+        query.is_valid(raise_exception=True)
+        preferences = ReminderPreferences.of(request.user)  # type: ignore[arg-type]
+        preferences.renew(query.validated_data["of"])
+        return Response(PreferencesSerializer(preferences).data)
+
+
+# --- In-app ---------------------------------------------------------------------------------
+
+
+class NotificationPage(NamedPage):
+    name = "notifications"
+
+
+class OwnNotifications(generics.GenericAPIView[Notification]):
+    queryset = Notification.objects.all()
+    serializer_class: type[BaseSerializer[Any]] = NotificationSerializer
+
+    def get_queryset(self) -> QuerySet[Notification]:
+        return Notification.objects.for_user(self.request.user)  # type: ignore[arg-type]
+
+
+@extend_schema(parameters=[NotificationQuery])
+class NotificationList(OwnNotifications, generics.ListAPIView[Notification]):
+    """What the in-app channel has for you, newest first; ?unread=true leaves out what you read."""
+
+    pagination_class = NotificationPage
+
+    def filter_queryset(  # type: ignore[override]
+        self, queryset: QuerySet[Notification]
+    ) -> QuerySet[Notification]:
+        query = NotificationQuery(data=self.request.query_params)
+        query.is_valid(raise_exception=True)
+        unread = query.validated_data["unread"]
+        return queryset if unread is None else queryset.filter(read_at__isnull=unread)
+
+
+class NotificationRead(OwnNotifications):
+    @extend_schema(request=None, responses=NotificationSerializer)
+    def post(self, request: Request, pk: int) -> Response:
+        """It is read; the first time counts."""
+        notification = self.get_object()
+        self.get_queryset().filter(pk=pk, read_at=None).update(read_at=timezone.now())
+        notification.refresh_from_db()
+        return Response(self.get_serializer(notification).data)
+
+
+class NotificationReadAll(OwnNotifications):
+    @extend_schema(request=None, responses=ReadCount)
+    def post(self, request: Request) -> Response:
+        read = self.get_queryset().filter(read_at=None).update(read_at=timezone.now())
+        return Response({"read": read})
+
+
+# --- Without signing in ---------------------------------------------------------------------
+
+
+class Feed(View):
+    """The calendar of whoever has the secret."""
+
+    def get(self, request: HttpRequest, secret: str) -> HttpResponse:
+        found = ReminderPreferences.objects.select_related("user").filter(feed_secret=secret)
+        preferences = found.filter(user__is_active=True).first()
+        if preferences is None:
+            return problem(404, "There is no such feed. Its secret may have been renewed.")
+        response = HttpResponse(feed(preferences), content_type="text/calendar; charset=utf-8")
+        response.headers["Cache-Control"] = "private, max-age=300"
+        return response
+
+
+# The token is the permission, and it comes with no cookie.
+@method_decorator(csrf_exempt, name="dispatch")
+class Link(View):
+    """See reminders.links."""
+
+    def get(self, request: HttpRequest, token: str) -> HttpResponse:
+        return self.answer(request, token)
+
+    def post(self, request: HttpRequest, token: str) -> HttpResponse:
+        return self.answer(request, token)
+
+    def answer(self, request: HttpRequest, token: str) -> HttpResponse:
+        found = links.read(token)
+        if found is None:
+            return problem(404, "This link is not valid, or the reminder is gone.")
+        reminder, action = found
+        page: dict[str, Any] = {"title": reminder.note.title, "label": links.LABELS[action]}
+        if request.method == "POST":
+            page["done"] = links.act(reminder, action, timezone.now())
+        return render(request, "reminders/link.html", page)

@@ -1,0 +1,145 @@
+"""One HTTP POST to an address that a user chose: signed, and to nobody inside our own network.
+
+The host's addresses are looked up once, every one of them is checked, and the connection goes to
+one that was checked, so a name that answers differently the next time gains nothing. Redirects are
+not followed, a proxy of the environment is not used, and the answer's body is not read.
+
+The signature is that of Standard Webhooks (standardwebhooks.com): over id, time and body.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.client import HTTPException
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from threading import Timer
+from typing import Any
+
+from django.conf import settings
+from standardwebhooks import Webhook
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.util import Url, parse_url
+from urllib3.util.ssl_match_hostname import CertificateError
+
+# For each step of the connection, and for all of it: an answer that trickles in has its end, too.
+STEP_TIMEOUT_SECONDS = 10
+TOTAL_TIMEOUT_SECONDS = 20
+
+Address = IPv4Address | IPv6Address
+NO_ANSWER = (OSError, HTTPError, HTTPException, CertificateError)
+
+# ipaddress calls these global, but they lead to an IPv4 address inside, or nowhere.
+NOT_PUBLIC = tuple(
+    ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocols of the network itself
+        "192.88.99.0/24",  # 6to4 relays
+        "::/96",  # IPv4-compatible
+        "::ffff:0:0/96",  # IPv4-mapped
+        "::ffff:0:0:0/96",  # IPv4-translated (SIIT)
+        "64:ff9b::/96",  # NAT64
+        "64:ff9b:1::/48",  # NAT64 of one's own network
+        "2001::/23",  # Teredo and other protocols
+        "2002::/16",  # 6to4
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+        "fec0::/10",  # site-local
+    )
+)
+
+
+class RefusedAddress(Exception):
+    """The URL is none that is called, or its host has an address that is not public."""
+
+
+def is_public(address: Address) -> bool:
+    """Whether anybody on the internet could call it. WEBHOOK_ALLOWED_NETWORKS count as public."""
+    if any(address in ip_network(network) for network in settings.WEBHOOK_ALLOWED_NETWORKS):
+        return True
+    inside = any(address in network for network in NOT_PUBLIC)
+    return address.is_global and not address.is_multicast and not inside
+
+
+def check_url(url: str) -> Url:
+    """Its parts. Raises RefusedAddress unless it is http(s)://host[:port]/… without a password."""
+    try:
+        parts = parse_url(url)
+    except LocationParseError as error:
+        raise RefusedAddress(f"It is not a URL: {error}") from error
+    if not url.isprintable() or " " in url:
+        raise RefusedAddress("It must not contain spaces or control characters.")
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise RefusedAddress("It must start with https:// or http:// and a host.")
+    if parts.auth:
+        raise RefusedAddress("It must not contain a user name or password.")
+    return parts
+
+
+def resolve(host: str, port: int) -> list[Address]:
+    """All addresses of the host. Raises RefusedAddress if any of them is not public, and OSError."""
+    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    addresses = [ip_address(str(sockaddr[0])) for *_, sockaddr in found]
+    for address in addresses:
+        if not is_public(address):
+            raise RefusedAddress(f"{host} has the address {address}, which is not public.")
+    return addresses
+
+
+def post(url: str, secret: str, webhook_id: str, data: dict[str, Any]) -> tuple[int, str]:
+    """Send `data`; the answer's status and its Retry-After. The id is the same at each attempt.
+
+    Raises RefusedAddress, and one of NO_ANSWER if there is none in time, or none in HTTP.
+    """
+    parts = check_url(url)
+    body = json.dumps(data)
+    headers = {
+        "Content-Type": "application/json",
+        "Host": parts.netloc or "",
+        "User-Agent": "Scribes",
+        **signature(secret, webhook_id, datetime.now(UTC), body),
+    }
+    with _connection(parts) as connection:
+        connection.request("POST", parts.request_uri, body.encode(), headers)
+        response = connection.getresponse()
+        return response.status, response.headers.get("Retry-After", "")
+
+
+def signature(secret: str, webhook_id: str, now: datetime, body: str) -> dict[str, str]:
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign(webhook_id, now, body),
+    }
+
+
+@contextmanager
+def _connection(parts: Url) -> Iterator[HTTPConnection]:
+    """To a checked address, under the host's own name; cut when its time is over."""
+    host, port = str(parts.host), parts.port or (443 if parts.scheme == "https" else 80)
+    address = str(resolve(host, port)[0])
+    if parts.scheme == "https":
+        name = host.strip("[]")
+        connection: HTTPConnection = HTTPSConnection(
+            address, port, timeout=STEP_TIMEOUT_SECONDS, server_hostname=name, assert_hostname=name
+        )
+    else:
+        connection = HTTPConnection(address, port, timeout=STEP_TIMEOUT_SECONDS)
+    timer = Timer(TOTAL_TIMEOUT_SECONDS, _cut, [connection])
+    timer.start()
+    try:
+        yield connection
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def _cut(connection: HTTPConnection) -> None:
+    try:
+        connection.sock.shutdown(socket.SHUT_RDWR)
+    except (OSError, AttributeError):
+        pass  # it is closed already

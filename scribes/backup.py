@@ -1,0 +1,103 @@
+"""A folder with everything that cannot be made again: the database, and the secrets of DATA_DIR.
+
+Not in it: Redis, whose messages are hints that the rows repeat, and converted models. It works
+with the pg_dump of the embedded PostgreSQL, and so for any server that is not newer.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import psycopg
+from django.conf import settings
+from django.db import connections
+from psycopg import sql
+
+from scribes import embedded
+
+DUMP = "database.dump"
+SECRETS = "secrets"
+
+
+class BackupFailed(Exception):
+    """The message is what the program said."""
+
+
+def backup(folder: Path) -> None:
+    """Write it into `folder`, which must not exist yet. Scribes may go on running: the database is
+    as it was at the moment of the start. Raises BackupFailed, and then leaves nothing behind."""
+    draft = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700, parents=True)
+    try:
+        _run("pg_dump", "--format=custom", "--no-owner", f"--file={draft / DUMP}", _url())
+        if (settings.DATA_DIR / SECRETS).is_dir():
+            shutil.copytree(settings.DATA_DIR / SECRETS, draft / SECRETS)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def restore(folder: Path) -> str:
+    """Put it in place of what there is; the name under which the database of before is kept.
+
+    All or nothing: it is restored beside the other one, which is then renamed. Connections to it
+    are ended, so stop web, worker and beat first. Raises BackupFailed.
+    """
+    name = urlsplit(settings.DATABASE_URL).path.lstrip("/")
+    fresh, former = f"{name}_restoring", f"{name}_before_restore"
+    connections.close_all()
+    with psycopg.connect(settings.DATABASE_URL, dbname="postgres", autocommit=True) as server:
+        _drop(server, fresh)
+        server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(fresh)))
+        try:
+            options = ("--no-owner", "--exit-on-error", f"--dbname={_url(fresh)}")
+            _run("pg_restore", *options, str(folder / DUMP))
+        except BackupFailed:
+            _drop(server, fresh)
+            raise
+        _drop(server, former)
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        server.execute(end, [name])
+        with server.transaction():
+            _rename(server, name, former)
+            _rename(server, fresh, name)
+    if (folder / SECRETS).is_dir():
+        shutil.copytree(folder / SECRETS, settings.DATA_DIR / SECRETS, dirs_exist_ok=True)
+    return former
+
+
+def _drop(server: psycopg.Connection, name: str) -> None:
+    statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+    server.execute(statement.format(sql.Identifier(name)))
+
+
+def _rename(server: psycopg.Connection, name: str, to: str) -> None:
+    statement = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    server.execute(statement.format(sql.Identifier(name), sql.Identifier(to)))
+
+
+def _run(program: str, *arguments: str) -> None:
+    """The password goes by the environment: everybody on a machine sees the arguments."""
+    password = unquote(urlsplit(settings.DATABASE_URL).password or "")
+    environment = os.environ | ({"PGPASSWORD": password} if password else {})
+    command = [str(embedded.postgres_bin(program)), *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        raise BackupFailed(f"{program}: {result.stderr.strip()}")
+
+
+def _url(name: str = "") -> str:
+    """Of the database, or of another one on its server; without the password."""
+    url = urlsplit(settings.DATABASE_URL)
+    user, _, host = url.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}@{host}" if user else host
+    path = f"/{name}" if name else url.path
+    # urlunsplit drops the two empty slashes before a path without a host.
+    if not netloc:
+        return f"{url.scheme}://{path}" + (f"?{url.query}" if url.query else "")
+    return urlunsplit(url._replace(netloc=netloc, path=path))

@@ -1,0 +1,35 @@
+"""How PostgreSQL answers a query: through which index, and how much it reads for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+Plan = dict[str, Any]
+
+
+def plans_of(call: Callable[[], object], part: str) -> list[list[Plan]]:
+    """Of each query with this part that a call makes: the nodes of its plan, after it has run."""
+    with CaptureQueriesContext(connection) as queries:
+        call()
+    return [
+        list(_nodes(_explained(q["sql"]))) for q in queries.captured_queries if part in q["sql"]
+    ]
+
+
+def _explained(statement: str) -> Plan:
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}")
+        answer = cursor.fetchone()[0]
+    plan: Plan = (json.loads(answer) if isinstance(answer, str) else answer)[0]["Plan"]
+    return plan
+
+
+def _nodes(plan: Plan) -> Iterator[Plan]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)
