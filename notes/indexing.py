@@ -127,7 +127,7 @@ def _model(user: User, parameters: dict[str, Any]) -> EmbeddingModel:
 
 
 def _notes(ids: Sequence[int]) -> list[Note]:
-    return list(Note.objects.filter(pk__in=ids).order_by("pk"))
+    return list(Note.objects.filter(pk__any_of=ids).order_by("pk"))
 
 
 def _weighed(notes: NoteQuerySet) -> Iterable[tuple[int, int]]:
@@ -333,7 +333,7 @@ def save_embedded(embedded: list[EmbeddedNote], model: EmbeddingModel) -> int:
     models = {user: serving.wanted(user, model) for user in {r.note.user_id for r in embedded}}
     notes = [result.note for result in embedded if models[result.note.user_id]]
     unchanged = _lock_unchanged(notes)
-    Passage.objects.filter(note__in=unchanged, model=model).delete()
+    Passage.objects.filter(note__any_of=unchanged, model=model).delete()
     kept = [result for result in embedded if result.note.pk in unchanged and result.spans]
     _copy(kept, model)
     for user_id, targets in models.items():
@@ -343,7 +343,7 @@ def save_embedded(embedded: list[EmbeddedNote], model: EmbeddingModel) -> int:
 
 def _no_more_due(notes: list[int], unchanged: set[int], models: list[int]) -> None:
     """Those that have vectors of all the models that they need, or nothing to embed."""
-    due = EmbeddingDue.objects.filter(note__in=unchanged & set(notes))
+    due = EmbeddingDue.objects.filter(note__any_of=unchanged & set(notes))
     for model in models:
         has = Passage.objects.filter(note=OuterRef("pk"), model=model, current=True)
         due = due.filter(
@@ -354,7 +354,7 @@ def _no_more_due(notes: list[int], unchanged: set[int], models: list[int]) -> No
 
 def _lock_unchanged(notes: list[Note]) -> set[int]:
     ids = [note.pk for note in notes]
-    locked = Note.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
+    locked = Note.objects.select_for_update(no_key=True).filter(pk__any_of=ids).order_by("pk")
     present = dict(locked.values_list("pk", "text_hash"))
     return {note.pk for note in notes if present.get(note.pk) == note.text_hash}
 

@@ -122,8 +122,11 @@ class NamedPage(BasePagination):
         query = PageQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         start, limit = query.validated_data["offset"], query.validated_data["limit"]
-        self.total = queryset.count()
-        return list(queryset[start : start + limit])
+        rows = list(queryset[start : start + limit + 1])
+        # The last page tells how many there are; only others need another query.
+        ends_here = len(rows) <= limit and (rows or not start)
+        self.total = start + len(rows) if ends_here else queryset.count()
+        return rows[:limit]
 
     def get_paginated_response(self, data: Any) -> Response:
         return Response({self.name: data, "total": self.total})
