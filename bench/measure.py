@@ -3,6 +3,7 @@ does to the others. What counts is their ratio."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from statistics import median, quantiles
@@ -21,6 +22,8 @@ class Line(NamedTuple):
     target: str
     """Empty where a number is only told."""
     met: bool
+    limit: float = 0
+    """The best ratio that this machine allows, where that was measured in the same run."""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -58,9 +61,13 @@ def at_most(target: float, what: str, ours: str, against: str, peer: str, ratio:
     return Line(what, ours, against, peer, ratio, f"<= {target:.2f}", ratio <= target)
 
 
-def faster(target: float, what: str, ours: float, against: str, peer: float) -> Line:
-    """Both in seconds; ours is to be so many times as fast."""
-    return at_least(target, what, duration(ours), against, duration(peer), peer / ours)
+def faster(
+    target: float, what: str, ours: float, against: str, peer: float, least: float = math.inf
+) -> Line:
+    """All in seconds; ours is to be so many times as fast. `least` is what it takes this machine to
+    do the arithmetic alone."""
+    line = at_least(target, what, duration(ours), against, duration(peer), peer / ours)
+    return line._replace(limit=peer / min(least, ours) if math.isfinite(least) else 0)
 
 
 def as_fast(target: float, what: str, ours: float, against: str, peer: float) -> Line:

@@ -29,9 +29,16 @@ def show(line: Line) -> Line:
 
 
 def row(line: Line) -> list[str]:
-    met = ("yes" if line.met else "**no**") if line.target else ""
+    met = verdict(line) if line.target else ""
     ratio = f"{line.ratio:.4g}" if line.peer else ""
     return [line.what, line.ours, line.against, line.peer, ratio, line.target, met]
+
+
+def verdict(line: Line) -> str:
+    if line.met:
+        return "yes"
+    out_of_reach = 0 < line.limit < float(line.target.split()[1])
+    return f"no: the limit here is {line.limit:.3g}" if out_of_reach else "**no**"
 
 
 def keep(part: str, lines: list[Line], load: float) -> None:
@@ -66,6 +73,7 @@ PARTS="encode search"` measures some parts again. Both sides are timed in turn i
 absolute times do not hold on a shared machine: what counts is the ratio of the medians. Where the
 target says “>=”, the ratio says how many times better ours is; where it says “<=”, how many times as
 long ours takes. The texts are one to twelve neighbouring verses each of the King James Bible.
+A limit is the ratio at the speed of the processor's matrix products, measured in the same run.
 
 CPU: {cpu}; bfloat16 in hardware: {bf16}.
 
