@@ -4,6 +4,9 @@ Every app registers a function that yields its families, so all web processes te
 ended long ago is pruned from the tables, so numbers of rows go down as well as up: they are gauges.
 Only what the web processes measure themselves (see scribes.wsgi) is added up over the processes
 of one machine.
+
+django-prometheus is not used: it counts requests and queries in each process, and has a view without
+a token; what is asked here are rows and queues, and for those prometheus-client's Collector is all.
 """
 
 from __future__ import annotations

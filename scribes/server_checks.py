@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import psutil
 import redis
 from celery import current_app
 from django.conf import settings
@@ -212,10 +213,8 @@ def workers() -> str:
     queues = {queue: ages.get(heartbeats.of_queue(queue)) for queue in QUEUES}
     if silent := {queue: age for queue, age in queues.items() if _is_silent(age)}:
         raise Fault(
-            "; ".join(
-                f"No worker has taken anything from the queue {queue} {_since(age)}"
-                for queue, age in silent.items()
-            ),
+            "No worker has taken anything from "
+            + ", ".join(f"the queue {queue} {_since(age)}" for queue, age in silent.items()),
             _answering_workers(),
             "sudo systemctl restart scribes-worker, or: python manage.py run_worker",
         )
@@ -382,3 +381,15 @@ def disk() -> str:
             f"free some: du -xh {folder} | sort -h | tail",
         )
     return f"{free:,} MB are free at {folder}"
+
+
+@register("memory")
+def memory() -> str:
+    free = psutil.virtual_memory().available // 2**20
+    if free < settings.MEMORY_MIN_FREE_MB:
+        raise Fault(
+            f"Only {free} MB of memory are free, less than {settings.MEMORY_MIN_FREE_MB} (MEMORY_MIN_FREE_MB)",
+            "this machine",
+            "set a lower WORKER_CONCURRENCY; who has it: ps aux --sort=-rss | head",
+        )
+    return f"{free:,} MB are free"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from celery import current_app
+from django.core.management import call_command
+
+from tests.conftest import forget_queues
 
 
 @pytest.mark.usefixtures("servers")
@@ -15,3 +18,19 @@ def test_a_message_of_a_closed_connection_counts_as_a_lost_connection():
     connection.close()
     with pytest.raises(lost):
         channel.basic_ack("a message that came over it")  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("servers")
+def test_the_queues_and_what_waits_in_them(capsys: pytest.CaptureFixture[str]):
+    forget_queues()
+    for note_id in (5, 6, 5):
+        current_app.send_task("notes.tasks.embed_note", (note_id,))
+    call_command("queues")
+    assert capsys.readouterr().out.splitlines() == [
+        "default: 3 messages wait",
+        "      2 notes.tasks.embed_note (5,)",
+        "      1 notes.tasks.embed_note (6,)",
+        "embeddings: 0 messages wait",
+        "reminders: 0 messages wait",
+    ]
+    forget_queues()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 from django.conf import settings
+from pytest_django.fixtures import SettingsWrapper
+
+from celery_app import configuration
 
 
 def test_env_example_has_exactly_the_variables_that_the_settings_read():
@@ -33,3 +36,10 @@ def test_the_defaults_in_env_example_are_the_settings_own():
     documented = dict(re.findall(r"^([A-Z_]+)=(\d+)$", example, re.MULTILINE))
     assert documented == ours
     assert ours["JOB_TIMEOUT"] == "3600"
+
+
+def test_a_redis_over_tls_has_to_show_its_certificate(settings: SettingsWrapper):
+    settings.REDIS_URL = "rediss://redis.example.com:6380/0"
+    assert configuration()["broker_use_ssl"] == {"ssl_cert_reqs": "required"}
+    settings.REDIS_URL = "redis://redis.example.com:6379/0"
+    assert not configuration()["broker_use_ssl"]
