@@ -271,7 +271,7 @@ def refusing_mail_server() -> Iterator[int]:
         object(),
         hostname="127.0.0.1",
         port=free_port(),
-        authenticator=lambda *_: AuthResult(success=False),
+        authenticator=lambda *_: AuthResult(success=False, handled=False),
         auth_require_tls=False,
     )
     controller.start()
@@ -317,6 +317,8 @@ def test_what_run_worker_does_on_windows(tmp_path: Path):
         (worker,) = psutil.Process(parent.popen.pid).children(recursive=True)
         assert "windows@%h" in worker.cmdline()
         os.killpg(parent.popen.pid, signal.SIGINT)  # as Ctrl-C does
-        assert parent.popen.wait(60) == 0
+        parent.popen.wait(60)
+        assert not worker.is_running()
     assert "(solo)" in parent.output
+    assert "Warm shutdown" in parent.output
     assert "Traceback" not in parent.output

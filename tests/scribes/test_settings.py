@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from django.conf import settings
-from pytest_django.fixtures import SettingsWrapper
+from django.test import override_settings
 
 from celery_app import configuration
 
@@ -38,8 +39,9 @@ def test_the_defaults_in_env_example_are_the_settings_own():
     assert ours["JOB_TIMEOUT"] == "3600"
 
 
-def test_a_redis_over_tls_has_to_show_its_certificate(settings: SettingsWrapper):
-    settings.REDIS_URL = "rediss://redis.example.com:6380/0"
-    assert configuration()["broker_use_ssl"] == {"ssl_cert_reqs": "required"}
-    settings.REDIS_URL = "redis://redis.example.com:6379/0"
-    assert not configuration()["broker_use_ssl"]
+@pytest.mark.parametrize(
+    ("scheme", "checked"), [("rediss", {"ssl_cert_reqs": "required"}), ("redis", False)]
+)
+def test_a_redis_over_tls_has_to_show_its_certificate(scheme: str, checked: object):
+    with override_settings(REDIS_URL=f"{scheme}://redis.example.com:6379/0"):
+        assert configuration()["broker_use_ssl"] == checked
