@@ -28,7 +28,6 @@ from prometheus_client.registry import Collector
 from redis import RedisError
 
 from scribes import health, heartbeats
-from scribes.api import problem
 from scribes.measured import folder as measured_by_web
 
 logger = logging.getLogger(__name__)
@@ -98,6 +97,9 @@ def heartbeat_age() -> Iterator[Metric]:
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
     """For whoever has METRICS_TOKEN: `Authorization: Bearer {token}`."""
+    # Workers and commands register what they count, too, and need nothing else of the API's.
+    from scribes.api import problem
+
     expected = f"Bearer {settings.METRICS_TOKEN}".encode()
     given = request.headers.get("Authorization", "").encode()
     if not hmac.compare_digest(given, expected):

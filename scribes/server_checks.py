@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-import psutil
 import redis
 from celery import current_app
 from django.conf import settings
@@ -385,6 +384,8 @@ def disk() -> str:
 
 @register("memory")
 def memory() -> str:
+    import psutil  # which takes a moment, and most processes never ask
+
     free = psutil.virtual_memory().available // 2**20
     if free < settings.MEMORY_MIN_FREE_MB:
         raise Fault(

@@ -80,8 +80,8 @@ print(*(answer if isinstance(answer, list) else [answer]), sep="\\n")
 END = "\004"
 # What a process prints as soon as it does its work.
 STARTED = {
-    # tests/acceptance/test_make_run.py looks at what comes then.
-    "make run": "Listening at",
+    # tests/acceptance/test_make_run.py looks at all that comes then.
+    "make run": "Scribes is starting",
     "gunicorn": "Listening at",
     "run_worker": "is ready",
     "beat": "beat: Starting",
