@@ -63,12 +63,16 @@ DATABASES = {
         "CONN_HEALTH_CHECKS": True,
     }
 }
+_options = DATABASES["default"].pop("OPTIONS", {})
+# Where the URL has these behind its ?, as it must for a socket: `manage.py dbshell` wants them here.
+for _name in {"host", "port", "user", "password"} & set(_options):
+    DATABASES["default"][_name.upper()] = _options.pop(_name)
 DATABASES["default"]["OPTIONS"] = {
     "connect_timeout": 5,
     # A transaction that waits or idles for so long is a mistake: let nobody else wait for it.
     "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
     # What the URL says goes first.
-    **DATABASES["default"].get("OPTIONS", {}),
+    **_options,
 }
 REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(DATA_DIR)
 REDIS_MAX_CONNECTIONS = env.int("REDIS_MAX_CONNECTIONS", default=10)
@@ -103,8 +107,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # --- Watching -------------------------------------------------------------------------------
 
 HEARTBEAT_SECONDS = env.int("HEARTBEAT_SECONDS", default=10)
-# What doctor complains of: less space for data, and more messages in a queue.
+# What doctor complains of: less space for data or in memory, and more messages in a queue.
 DISK_MIN_FREE_MB = env.int("DISK_MIN_FREE_MB", default=500)
+MEMORY_MIN_FREE_MB = env.int("MEMORY_MIN_FREE_MB", default=500)
 QUEUE_FULL_LENGTH = env.int("QUEUE_FULL_LENGTH", default=1000)
 
 # Who reads /metrics.

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from celery import current_app
+from django.core.management import call_command
 
 from jobs import broker
 from jobs.tasks import reconcile
 from scribes import embedded
+from tests.conftest import forget_queues
 
 
 @pytest.mark.usefixtures("servers")
@@ -35,3 +37,19 @@ def test_a_refused_connection_is_not_waited_for(tmp_path: Path, monkeypatch):
     finally:
         broker._producers.cache_clear()
     assert time.monotonic() - start < 1.5
+
+
+@pytest.mark.usefixtures("servers")
+def test_the_queues_and_what_waits_in_them(capsys: pytest.CaptureFixture[str]):
+    forget_queues()
+    for note_id in (5, 6, 5):
+        current_app.send_task("notes.tasks.embed_note", (note_id,))
+    call_command("queues")
+    assert capsys.readouterr().out.splitlines() == [
+        "default: 3 messages wait",
+        "      2 notes.tasks.embed_note (5,)",
+        "      1 notes.tasks.embed_note (6,)",
+        "embeddings: 0 messages wait",
+        "reminders: 0 messages wait",
+    ]
+    forget_queues()
