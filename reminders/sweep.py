@@ -1,7 +1,8 @@
 """Due reminders -> delivery rows, and each reminder on to its next time, in one transaction.
 
 Any number of sweeps at once make each delivery once: each takes rows that no other has locked, and
-the table's unique constraint stands behind them. A missed sweep is made up for by the next one: a
+the table's unique constraint stands behind them. At its end a sweep waits for what is locked still,
+so that a reminder which is being changed as it is due does not come a quarter late. A missed sweep is made up for by the next one: a
 reminder that recurs is then sent once, marked late, and not once for each time it missed.
 """
 
@@ -47,17 +48,20 @@ def sweep(now: datetime) -> int:
     total = 0
     while found := _sweep_batch(now):
         total += found
+    # What somebody is changing just now, one by one: while we wait for it, nobody waits for us.
+    while found := _sweep_batch(now, 1, skip_locked=False):
+        total += found
     if total:
         logger.info("%d reminders were due", total)
     return total
 
 
-def _sweep_batch(now: datetime) -> int:
+def _sweep_batch(now: datetime, size: int = SWEEP_BATCH_SIZE, *, skip_locked: bool = True) -> int:
     with transaction.atomic():
-        due = Reminder.objects.due(now).order_by("scheduled_at")[:SWEEP_BATCH_SIZE]
+        due = Reminder.objects.due(now).order_by("scheduled_at")[:size]
         reminders = list(
             due.select_related("user__reminder_preferences").select_for_update(
-                skip_locked=True, no_key=True, of=("self",)
+                skip_locked=skip_locked, no_key=True, of=("self",)
             )
         )
         deliveries = list(chain.from_iterable(_deliveries(r, now) for r in reminders))
