@@ -41,6 +41,8 @@ def _producers() -> ProducerPool:
     options = current_app.conf.broker_transport_options | {
         "socket_timeout": TIMEOUT_SECONDS,
         "socket_connect_timeout": TIMEOUT_SECONDS,
+        # Without this, kombu sleeps for two seconds after a refused connection, then tries again.
+        "max_retries": 0,
     }
     connection = current_app.connection_for_write(
         connect_timeout=TIMEOUT_SECONDS, transport_options=options

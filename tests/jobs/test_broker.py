@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 from celery import current_app
+
+from jobs import broker
+from jobs.tasks import reconcile
+from scribes import embedded
 
 
 @pytest.mark.usefixtures("servers")
@@ -15,3 +22,16 @@ def test_a_message_of_a_closed_connection_counts_as_a_lost_connection():
     connection.close()
     with pytest.raises(lost):
         channel.basic_ack("a message that came over it")  # type: ignore[attr-defined]
+
+
+def test_a_refused_connection_is_not_waited_for(tmp_path: Path, monkeypatch):
+    """Nobody waits for a broker that is down: a second attempt costs kombu's pause of two seconds."""
+    url = embedded.redis_url(tmp_path)
+    monkeypatch.setitem(current_app.conf, "broker_url", url.replace("unix://", "redis+socket://"))
+    broker._producers.cache_clear()
+    start = time.monotonic()
+    try:
+        assert not broker.send(reconcile, (), "default")
+    finally:
+        broker._producers.cache_clear()
+    assert time.monotonic() - start < 1.5
