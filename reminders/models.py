@@ -97,7 +97,10 @@ class Reminder(models.Model):
 
     ACTIVE: ClassVar = (Status.PENDING, Status.SENDING)
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="reminders")
+    # Where db_index is False, another index begins with the same column.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, related_name="reminders", db_index=False
+    )
     note = models.ForeignKey(Note, models.CASCADE, related_name="reminders")
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     scheduled_at = models.DateTimeField(help_text="The next time, or the last one it was due.")
@@ -294,7 +297,9 @@ class Delivery(models.Model):
     )
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    reminder = models.ForeignKey(Reminder, models.CASCADE, related_name="deliveries")
+    reminder = models.ForeignKey(
+        Reminder, models.CASCADE, related_name="deliveries", db_index=False
+    )
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="deliveries")
     occurrence_at = models.DateTimeField()
     channel = models.CharField(max_length=16, choices=Channel)
@@ -404,7 +409,7 @@ class DeliveryAttempt(models.Model):
         FAILED = "failed", "failed for good"
         LOST = "lost", "its process died"
 
-    delivery = models.ForeignKey(Delivery, models.CASCADE, related_name="log")
+    delivery = models.ForeignKey(Delivery, models.CASCADE, related_name="log", db_index=False)
     number = models.PositiveSmallIntegerField()
     outcome = models.CharField(max_length=16, choices=Outcome)
     reason = models.TextField(blank=True, default="")
@@ -432,7 +437,9 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
 class Notification(models.Model):
     """What the in-app channel shows. It stays when its reminder is deleted."""
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="notifications")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, related_name="notifications", db_index=False
+    )
     reminder = models.ForeignKey(Reminder, models.SET_NULL, null=True)
     delivery = models.OneToOneField(Delivery, models.SET_NULL, null=True)
     title = models.CharField(max_length=300)

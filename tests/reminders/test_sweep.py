@@ -152,6 +152,29 @@ def test_what_is_being_changed_as_it_is_due_is_not_a_quarter_late(note: Note):
     assert Delivery.objects.get().reminder.message == "New"
 
 
+@pytest.mark.usefixtures("transactional_db")
+def test_what_is_locked_for_long_does_not_stop_the_sweep(note: Note):
+    locked, free = make_reminder(note, due_in=-timedelta(seconds=9)), make_reminder(note)
+    held, swept = Event(), Event()
+
+    def hold_or_sweep(number: int) -> int:
+        if number:
+            held.wait(10)
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '100ms'")
+            found = sweep()
+            swept.set()
+            return found
+        with transaction.atomic():
+            Reminder.objects.select_for_update(no_key=True).get(pk=locked.pk)
+            held.set()
+            assert swept.wait(20)
+        return sweep()
+
+    assert at_once(2, hold_or_sweep) == [1, 1]
+    assert free.deliveries.count() == locked.deliveries.count() == 1
+
+
 def test_many_reminders_take_few_messages_and_few_queries(
     note: Note, commits, django_assert_max_num_queries, servers: None
 ):
