@@ -11,8 +11,18 @@ from django.db import connection
 
 from bench import machine, report
 
-# A part is a module with `run() -> Iterator[Line]`. The sweep of reminders has a place here, too.
-PARTS = ("encode", "writing", "search", "api", "regeneration", "latency", "startup", "memory")
+# A part is a module with `run() -> Iterator[Line]`.
+PARTS = (
+    "encode",
+    "writing",
+    "search",
+    "api",
+    "regeneration",
+    "latency",
+    "reminders",
+    "startup",
+    "memory",
+)
 
 
 def measure(names: list[str]) -> int:

@@ -11,6 +11,7 @@ from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
 from pgvector.django import HalfVectorField
 
+from scribes.deletion import TreeQuerySet, lock_tree
 from scribes.models import User
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 CONTENT_MAX_CHARACTERS = 1_000_000
 
 
-class NoteQuerySet(models.QuerySet["Note"]):
+class NoteQuerySet(TreeQuerySet["Note"]):
     def for_user(self, user: User) -> NoteQuerySet:
         return self.filter(user=user)
 
@@ -119,15 +120,8 @@ class Note(models.Model):
                 text_changed(self)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Locks the note, and what belongs to it, from the top: Django deletes from the bottom, and
-        whoever works on them locks from the top, so that each would wait for the other."""
         with transaction.atomic():
-            list(Note.objects.select_for_update().filter(pk=self.pk).values_list("pk"))
-            for relation in self._meta.related_objects:
-                own = relation.related_model._default_manager.filter(  # type: ignore[union-attr]
-                    **{relation.field.name: self.pk}
-                )
-                list(own.order_by("pk").select_for_update().values_list("pk"))
+            lock_tree(Note.objects.filter(pk=self.pk))
             return super().delete(*args, **kwargs)
 
     @property

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.utils import timezone
 from rest_framework import serializers
+from rest_framework.exceptions import NotFound
 
 from notes.models import Note
 from reminders import webhook
@@ -106,13 +107,13 @@ class LastDeliverySerializer(serializers.ModelSerializer[Delivery]):
         read_only_fields = fields
 
 
-class OwnNoteField(serializers.PrimaryKeyRelatedField[Note]):
-    def get_queryset(self) -> Any:
-        return Note.objects.for_user(self.context["request"].user)
+class NoSuchNote(NotFound):
+    def __init__(self) -> None:
+        super().__init__({"note_id": "There is no such note."})
 
 
 class ReminderSerializer(serializers.ModelSerializer[Reminder]):
-    note_id = OwnNoteField(source="note")
+    note_id = serializers.IntegerField()
     scheduled_at = FutureDateTimeField(
         help_text="The next time. With a rule: the first time it fires at or after this."
     )
@@ -170,6 +171,12 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
     def get_last_delivery(self, reminder: Reminder) -> dict[str, Any] | None:
         delivery = latest_delivery(reminder)
         return LastDeliverySerializer(delivery).data if delivery else None
+
+    def validate_note_id(self, note_id: int) -> int:
+        """Somebody else's note is as missing as one that never was: 404."""
+        if not Note.objects.for_user(self.context["request"].user).filter(pk=note_id).exists():
+            raise NoSuchNote
+        return note_id
 
     def validate_channels(self, channels: list[str]) -> list[str]:
         return list(dict.fromkeys(channels))

@@ -1,7 +1,8 @@
 """Due reminders -> delivery rows, and each reminder on to its next time, in one transaction.
 
 Any number of sweeps at once make each delivery once: each takes rows that no other has locked, and
-the table's unique constraint stands behind them. A missed sweep is made up for by the next one: a
+the table's unique constraint stands behind them. At its end a sweep waits for what is locked still,
+so that a reminder which is being changed as it is due does not come a quarter late. A missed sweep is made up for by the next one: a
 reminder that recurs is then sent once, marked late, and not once for each time it missed.
 """
 
@@ -10,9 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from itertools import chain
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
 
 from jobs.failpoints import failpoint
@@ -26,7 +26,6 @@ from reminders.models import (
     ReminderPreferences,
     zone_or_utc,
 )
-from scribes.models import User
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +46,35 @@ def sweep(now: datetime) -> int:
     total = 0
     while found := _sweep_batch(now):
         total += found
+    total += _sweep_locked(now)
     if total:
         logger.info("%d reminders were due", total)
     return total
 
 
-def _sweep_batch(now: datetime) -> int:
+def _sweep_locked(now: datetime) -> int:
+    """What somebody is changing just now, one by one: while we wait for it, nobody waits for us."""
+    total = 0
+    try:
+        while _sweep_batch(now, 1, skip_locked=False):
+            total += 1
+    except OperationalError as error:
+        if not connection.is_usable():
+            raise
+        logger.warning("Reminders that are due are locked; the next sweep takes them: %s", error)
+    return total
+
+
+def _sweep_batch(now: datetime, size: int = SWEEP_BATCH_SIZE, *, skip_locked: bool = True) -> int:
     with transaction.atomic():
-        due = Reminder.objects.due(now).order_by("scheduled_at")[:SWEEP_BATCH_SIZE]
-        reminders = list(
-            due.select_related("user__reminder_preferences").select_for_update(
-                skip_locked=True, no_key=True, of=("self",)
-            )
-        )
-        deliveries = list(chain.from_iterable(_deliveries(r, now) for r in reminders))
+        due = Reminder.objects.due(now).order_by("scheduled_at")[:size]
+        reminders = list(due.select_for_update(skip_locked=skip_locked, no_key=True))
+        preferences = _preferences(reminders)
+        deliveries = [
+            delivery
+            for reminder in reminders
+            for delivery in _deliveries(reminder, preferences.get(reminder.user_id), now)
+        ]
         # A conflict is an occurrence that has its delivery: then that one counts.
         Delivery.objects.bulk_create(deliveries, ignore_conflicts=True)
         _advance(reminders, now)
@@ -82,12 +96,20 @@ def publish_deliveries(deliveries: Iterable[Delivery]) -> None:
 # --- What to send, and when -----------------------------------------------------------------
 
 
-def _deliveries(reminder: Reminder, now: datetime) -> Iterable[Delivery]:
-    preferences = _preferences(reminder.user)
+def _preferences(reminders: Sequence[Reminder]) -> dict[int, ReminderPreferences]:
+    """By user, of those who have any; with a join, each row would bring its user along."""
+    users = {reminder.user_id for reminder in reminders}
+    found = ReminderPreferences.objects.filter(user__in=users).select_related("user")
+    return {preferences.user_id: preferences for preferences in found}
+
+
+def _deliveries(
+    reminder: Reminder, preferences: ReminderPreferences | None, now: datetime
+) -> Iterable[Delivery]:
     for channel in dict.fromkeys(reminder.channels):
         delivery = Delivery(
-            reminder=reminder,
-            user=reminder.user,
+            reminder_id=reminder.pk,
+            user_id=reminder.user_id,
             occurrence_at=reminder.scheduled_at,
             channel=channel,
             is_late=now - reminder.scheduled_at > LATE_AFTER,
@@ -100,16 +122,12 @@ def _deliveries(reminder: Reminder, now: datetime) -> Iterable[Delivery]:
         yield delivery
 
 
-def _preferences(user: User) -> ReminderPreferences | None:
-    return getattr(user, "reminder_preferences", None)
-
-
 def _as_preferred(delivery: Delivery, preferences: ReminderPreferences, now: datetime) -> None:
     """E-mail waits for the daily digest; without one, it and webhooks wait for the quiet hours' end.
 
     The occurrence stays what it was: only the sending is put off.
     """
-    zone = zone_or_utc(delivery.user.time_zone)
+    zone = zone_or_utc(preferences.user.time_zone)
     # By when it was due: this morning's digest is not to miss what this sweep has just found.
     since = max(delivery.occurrence_at - timedelta(seconds=1), now - LATE_AFTER)
     digest = preferences.next_digest(since, zone) if delivery.channel == Channel.EMAIL else None

@@ -131,6 +131,7 @@ FLOWER_BASIC_AUTH = env.str("FLOWER_BASIC_AUTH", default="") or "scribes:" + sec
 PUBLIC_URL = env.str("PUBLIC_URL", default=f"http://localhost:{WEB_PORT}").rstrip("/")
 REMINDER_LEASE_SECONDS = env.int("REMINDER_LEASE_SECONDS", default=120)
 REMINDER_TICK_SECONDS = env.int("REMINDER_TICK_SECONDS", default=30)
+REMINDERS_PER_USER = env.int("REMINDERS_PER_USER", default=10000)
 WEBHOOK_ALLOWED_NETWORKS = env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])
 EMAIL_URL_IS_SET = bool(env.str("EMAIL_URL", default=""))
 EMAIL_URL = env.str("EMAIL_URL", default="") or mail_sink.url(DATA_DIR)
