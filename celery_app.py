@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import os
+from pathlib import Path
 from typing import Any
 
 from billiard import current_process
@@ -21,6 +22,8 @@ from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
+# Started from another folder, Flower would not find it, and let everybody in.
+os.environ.setdefault("FLOWER_CONF", str(Path(__file__).with_name("flowerconfig.py")))
 
 # With kombu's own, a Redis that dies at the wrong moment ends the worker.
 TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = "jobs.transport:Transport"

@@ -9,4 +9,5 @@ class JobsConfig(AppConfig):
 
     def ready(self) -> None:
         import jobs.checks
-        import jobs.metrics  # noqa: F401 registers them, too
+        import jobs.metrics
+        import jobs.panels  # noqa: F401 registers them, too

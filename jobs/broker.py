@@ -23,12 +23,18 @@ logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 0.9
 
 
-def send(task: Task[..., Any], args: tuple[Any, ...], queue: str) -> bool:
-    """Whether the broker took the message. If not, the row it tells of stays as it is."""
+def send(task: Task[..., Any], args: tuple[Any, ...], queue: str, says: str) -> bool:
+    """Whether the broker took the message. If not, the row it tells of stays as it is.
+
+    In Flower the first word of `says` is the task's name, and the rest its arguments. A worker and
+    Flower count by name and never forget one, so there must be few different first words.
+    """
+    name, _, details = says.partition(" ")
+    label = {"shadow": name, "argsrepr": details}
     try:
         failpoint("before_publish")
         with _producers().acquire(block=True, timeout=TIMEOUT_SECONDS) as producer:
-            task.apply_async(args, queue=queue, producer=producer, retry=False)
+            task.apply_async(args, queue=queue, producer=producer, retry=False, **label)
         failpoint("after_publish")
     except Exception as error:  # noqa: BLE001 whatever happens to the broker, the work goes on
         logger.warning("Could not publish %s%s: %s", task.name, args, error)

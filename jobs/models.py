@@ -7,7 +7,7 @@ somebody else was first, and the caller stops quietly. Leases go by the database
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, When
-from django.db.models.functions import Least, Now
+from django.db.models.functions import Least, Now, TruncHour
 
 from scribes import logs
 from scribes.models import User
@@ -35,6 +35,12 @@ class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
 
     def terminal(self) -> BackgroundJobQuerySet:
         return self.filter(status__in=BackgroundJob.TERMINAL)
+
+    def ended_by_hour(self) -> Iterable[dict[str, Any]]:
+        """{"hour", "well", "badly"}: how many ended then. Badly is also well but for some items."""
+        badly = Q(status=BackgroundJob.Status.FAILED) | Q(failed_items__gt=0)
+        hours = self.terminal().order_by().values(hour=TruncHour("completed_at"))
+        return hours.annotate(well=Count("pk", filter=~badly), badly=Count("pk", filter=badly))
 
     def overdue(self) -> BackgroundJobQuerySet:
         return self.active().filter(deadline_at__lt=Now())
@@ -180,6 +186,33 @@ class BackgroundJob(models.Model):
         return bool(active.update(status=self.Status.CANCELLED, completed_at=Now()))
 
 
+class EndedJobs(models.Model):
+    """How many of an hour's jobs were pruned: several rows of an hour add up."""
+
+    hour = models.DateTimeField(db_index=True)
+    well = models.PositiveIntegerField()
+    badly = models.PositiveIntegerField()
+
+    class Meta:
+        db_table = "ended_jobs"
+        verbose_name_plural = "ended jobs"
+
+    def __str__(self) -> str:
+        return f"{self.well + self.badly} in the hour from {self.hour:%Y-%m-%d %H:%M} UTC"
+
+
+def needs_attention() -> Q:
+    """Jobs that failed, wholly or in part, and that nobody has retried; and those that should have
+    started by now."""
+    retries = BackgroundJob.objects.filter(retry_of=OuterRef("pk"))
+    failed = Q(status=BackgroundJob.Status.FAILED) | Q(
+        status__in=BackgroundJob.TERMINAL, failed_items__gt=0
+    )
+    late = Now() - timedelta(seconds=settings.JOB_REPUBLISH_SECONDS)
+    waits = Q(status=BackgroundJob.Status.QUEUED, created_at__lt=late)
+    return (failed & ~Exists(retries)) | waits
+
+
 class JobBatchQuerySet(models.QuerySet["JobBatch"]):
     def of_running_jobs(self, job_type: str | None = None) -> JobBatchQuerySet:
         """EXISTS and not a join: Django turns an UPDATE with a join into `id IN (SELECT …)`, and
@@ -314,17 +347,18 @@ class JobBatch(models.Model):
         )
 
     @classmethod
-    def dispatch(cls, job: BackgroundJob, count: int) -> list[int]:
-        """Mark the next `count` batches nobody was told about; their ids, for publishing.
+    def dispatch(cls, job: BackgroundJob, count: int) -> list[JobBatch]:
+        """Mark the next `count` batches nobody was told about, and return them for publishing.
 
         Two processes at once get different batches, so that a job's parallelism is kept.
         """
         waiting = cls.objects.pending().filter(job=job, dispatched_at=None)
         with transaction.atomic():
             locked = waiting.select_for_update(skip_locked=True, no_key=True).order_by("number")
-            ids = list(locked.values_list("pk", flat=True)[:count])
-            cls.objects.filter(pk__in=ids).update(dispatched_at=Now())
-        return ids
+            batches = list(locked.only("number")[:count])
+            told = cls.objects.filter(pk__in=[batch.pk for batch in batches])
+            told.update(dispatched_at=Now())
+        return batches
 
     @classmethod
     def in_flight(cls, job: BackgroundJob) -> int:
@@ -338,11 +372,15 @@ class JobBatch(models.Model):
     @classmethod
     def append(cls, job: BackgroundJob, chunks: Sequence[Sequence[int]]) -> None:
         """One more pending batch for each chunk of item ids. Call it with the job's row locked."""
-        last = cls.objects.filter(job=job).aggregate(last=models.Max("number"))["last"] or 0
         cls.objects.bulk_create(
             cls(job=job, number=number, item_ids=list(chunk))
-            for number, chunk in enumerate(chunks, last + 1)
+            for number, chunk in enumerate(chunks, cls.count_of(job) + 1)
         )
+
+    @classmethod
+    def count_of(cls, job: BackgroundJob) -> int:
+        """How many batches the job has so far: they are numbered from 1, without gaps."""
+        return cls.objects.filter(job=job).aggregate(last=models.Max("number"))["last"] or 0
 
 
 # What a person can do about a failed item, by its error_class.

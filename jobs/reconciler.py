@@ -18,7 +18,7 @@ from redis import RedisError
 
 from jobs import broker
 from jobs.failpoints import failpoint
-from jobs.models import BackgroundJob, JobBatch
+from jobs.models import BackgroundJob, BackgroundJobQuerySet, EndedJobs, JobBatch
 from jobs.runner import JOB_TYPES, publish_batches, publish_plan
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 PATIENCE_WITH_A_BUSY_QUEUE = 10
 # Jobs deleted in one transaction.
 PRUNE_BATCH_SIZE = 100
+# How long the numbers of jobs that ended outlive them.
+KEEP_ENDED_JOBS = timedelta(days=7)
 
 
 def reconcile() -> None:
@@ -73,7 +75,7 @@ def republish_plans(patience: int) -> None:
         lost = BackgroundJob.objects.told_before(patience)
         for job in lost.select_for_update(skip_locked=True, no_key=True):
             BackgroundJob.objects.filter(pk=job.pk).update(dispatched_at=Now())
-            publish_plan(job.pk)
+            publish_plan(job)
         failpoint("before_reconcile_commit")
 
 
@@ -84,7 +86,7 @@ def dispatch_waiting_batches() -> None:
         free = settings.JOB_PARALLELISM - JobBatch.in_flight(job)
         if free > 0 and job.job_type in JOB_TYPES:
             with transaction.atomic():
-                publish_batches(JOB_TYPES[job.job_type], JobBatch.dispatch(job, free))
+                publish_batches(job, JobBatch.dispatch(job, free))
 
 
 def prune() -> None:
@@ -95,5 +97,17 @@ def prune() -> None:
     old = BackgroundJob.objects.terminal().filter(
         Exists(newer), completed_at__lt=Now() - timedelta(seconds=settings.JOB_KEEP_RESULT)
     )
-    while ids := list(old.values_list("pk", flat=True)[:PRUNE_BATCH_SIZE]):
-        BackgroundJob.objects.filter(pk__in=ids).delete()
+    while _prune_batch(old):
+        pass
+    EndedJobs.objects.filter(hour__lt=Now() - KEEP_ENDED_JOBS).delete()
+
+
+def _prune_batch(old: BackgroundJobQuerySet) -> bool:
+    """Delete some, and write down how many of them ended when. False if there are none left."""
+    with transaction.atomic():
+        locked = old.select_for_update(skip_locked=True, of=("self",))
+        ids = list(locked.values_list("pk", flat=True)[:PRUNE_BATCH_SIZE])
+        ended = BackgroundJob.objects.filter(pk__in=ids)
+        EndedJobs.objects.bulk_create(EndedJobs(**counts) for counts in ended.ended_by_hour())
+        ended.delete()
+    return bool(ids)

@@ -9,7 +9,8 @@ class NotesConfig(AppConfig):
 
     def ready(self) -> None:
         """Tell jobs, which knows nothing of notes, how notes are worked on."""
-        import notes.checks  # noqa: F401 registers them
+        import notes.checks
+        import notes.panels  # noqa: F401 registers them, too
         from jobs.runner import register
         from notes.indexing import EmbeddingRegeneration, EmbeddingUpdate
 

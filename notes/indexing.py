@@ -70,6 +70,7 @@ class EmbeddingRegeneration:
     """
 
     name = "embedding_regeneration"
+    title = "regenerate-embeddings"
     items = "notes"
     queue = "embeddings"
     # In characters: about what a hundred ordinary notes hold, and a minute's work.
@@ -112,6 +113,7 @@ class EmbeddingUpdate(EmbeddingRegeneration):
     """
 
     name = "embedding_update"
+    title = "update-embeddings"
 
     def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
         return _embed_for_all_models(job.user, _notes(item_ids), renew)
@@ -168,7 +170,7 @@ def text_changed(note: Note) -> None:
         for verses in scripture.references(note.scripture_refs, note.content)
     )
     make_due([note])
-    publish(embed_note, note.pk, queue="default")
+    publish(embed_note, note.pk, queue="default", says=f"embed-note {note.pk}")
 
 
 def make_due(notes: Iterable[Note]) -> None:

@@ -9,20 +9,19 @@ from notes.models import CONTENT_MAX_CHARACTERS, Note
 from notes.passages import heading_over
 from notes.scripture import VerseRange, references, unreadable
 from notes.search import Hit
+from scribes.browsable import Lines, Text
 
 
 class NoteSerializer(serializers.ModelSerializer[Note]):
-    content = serializers.CharField(
+    content = Text(
         max_length=CONTENT_MAX_CHARACTERS,
         required=False,
         allow_blank=True,
         trim_whitespace=False,
         help_text="Markdown, at most a million characters.",
-        style={"base_template": "textarea.html"},
+        style={"base_template": "textarea.html", "rows": 8},
     )
-    tags = serializers.ListField(
-        child=serializers.CharField(max_length=100), max_length=50, required=False
-    )
+    tags = Lines(child=serializers.CharField(max_length=100), max_length=50, required=False)
 
     warnings = serializers.SerializerMethodField(
         help_text="What was kept as typed, but could not be understood."
@@ -50,7 +49,7 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
 class NoteFilters(serializers.Serializer[Any]):
     """Which notes: the ones that all of these are true of."""
 
-    tags = serializers.ListField(
+    tags = Lines(
         child=serializers.CharField(max_length=100),
         max_length=50,
         required=False,

@@ -8,11 +8,12 @@ from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from reminders.models import Delivery, Reminder
-from scribes.admin import ReadOnlyAdmin
+from reminders.models import Delivery, Notification, Reminder
+from scribes.admin import ReadOnlyAdmin, TabularInline
+from scribes.display import badge, moment
 
 
-class DeliveryInline(admin.TabularInline[Delivery, Reminder]):
+class DeliveryInline(TabularInline[Delivery, Reminder]):
     """What was sent for a reminder, with what came of each attempt."""
 
     model = Delivery
@@ -36,18 +37,59 @@ class DeliveryInline(admin.TabularInline[Delivery, Reminder]):
 
 @admin.register(Reminder)
 class ReminderAdmin(ReadOnlyAdmin[Reminder]):
-    list_display = ("note", "user", "status", "scheduled_at", "time_zone", "rrule", "channels")
+    list_display = ("note", "user", "state", "due", "time_zone", "rrule", "channels")
     list_filter = ("status", "scheduled_at")
     search_fields = ("note__title", "user__email")
     list_select_related = ("user", "note")
     ordering = ("-scheduled_at",)
     inlines = (DeliveryInline,)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Reminder]:
+        return super().get_queryset(request).defer("note__content")
+
+    @admin.display(description="state", ordering="status")
+    def state(self, reminder: Reminder) -> SafeString:
+        return badge(reminder.status)
+
+    @admin.display(description="due", ordering="scheduled_at")
+    def due(self, reminder: Reminder) -> SafeString | str:
+        return moment(reminder.scheduled_at)
+
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
-    list_display = ("reminder", "user", "channel", "status", "attempts", "next_attempt_at", "error")
+    list_display = ("reminder", "user", "channel", "state", "attempts", "due", "sent", "error")
     list_filter = ("status", "channel", "is_late")
     search_fields = ("id", "user__email", "reminder__note__title")
     list_select_related = ("user", "reminder")
     ordering = ("-created_at",)
+
+    @admin.display(description="state", ordering="status")
+    def state(self, delivery: Delivery) -> SafeString:
+        return badge(delivery.status)
+
+    @admin.display(description="next attempt", ordering="next_attempt_at")
+    def due(self, delivery: Delivery) -> SafeString | str:
+        is_over = delivery.status not in Delivery.ACTIVE
+        return "–" if is_over else moment(delivery.next_attempt_at)
+
+    @admin.display(description="sent", ordering="sent_at")
+    def sent(self, delivery: Delivery) -> SafeString | str:
+        return moment(delivery.sent_at)
+
+
+@admin.register(Notification)
+class NotificationAdmin(ReadOnlyAdmin[Notification]):
+    list_display = ("title", "user", "created", "read")
+    list_filter = (("read_at", admin.EmptyFieldListFilter), "created_at")
+    search_fields = ("title", "user__email")
+    list_select_related = ("user",)
+    ordering = ("-created_at", "-id")
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, notification: Notification) -> SafeString | str:
+        return moment(notification.created_at)
+
+    @admin.display(description="read", ordering="read_at")
+    def read(self, notification: Notification) -> SafeString | str:
+        return moment(notification.read_at)

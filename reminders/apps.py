@@ -8,4 +8,5 @@ class RemindersConfig(AppConfig):
 
     def ready(self) -> None:
         import reminders.checks
-        import reminders.metrics  # noqa: F401 registers them, too
+        import reminders.metrics
+        import reminders.panels  # noqa: F401 registers them, too

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Reminders in one transaction, and deliveries named in one message.
 SWEEP_BATCH_SIZE = 1000
+# Of those, how many Flower names.
+MAX_NAMED = 3
 
 
 def database_now() -> datetime:
@@ -90,7 +92,15 @@ def publish_deliveries(deliveries: Iterable[Delivery]) -> None:
 
     ids = [str(delivery.pk) for delivery in deliveries]
     for start in range(0, len(ids), SWEEP_BATCH_SIZE):
-        publish(send_deliveries, ids[start : start + SWEEP_BATCH_SIZE], queue="reminders")
+        some = ids[start : start + SWEEP_BATCH_SIZE]
+        publish(send_deliveries, some, queue="reminders", says=_says(some))
+
+
+def _says(delivery_ids: Sequence[str]) -> str:
+    """For Flower, so it names deliveries only. A message has up to SWEEP_BATCH_SIZE of them."""
+    named = ", ".join(pk[:8] for pk in delivery_ids[:MAX_NAMED])
+    more = len(delivery_ids) - MAX_NAMED
+    return f"send-reminders delivery {named}" + (f" and {more} more" if more > 0 else "")
 
 
 # --- What to send, and when -----------------------------------------------------------------

@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -19,7 +20,6 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.views import APIView
 
 from reminders import links
 from reminders.feed import feed
@@ -45,6 +45,7 @@ from reminders.serializers import (
     SnoozeSerializer,
 )
 from scribes.api import Conflict, NamedPage, problem
+from scribes.browsable import Place
 from scribes.models import User
 
 T = TypeVar("T")
@@ -94,11 +95,36 @@ class OwnReminders(generics.GenericAPIView[Reminder]):
         reminder.refresh_from_db()
         return Response(ReminderSerializer(reminder, context=self.get_serializer_context()).data)
 
+    def places(self, data: Any) -> list[Place]:
+        return [_place(data)]
+
+
+def _place(reminder: dict[str, Any]) -> Place:
+    """Where one can go from a reminder, in the browsable API."""
+
+    def url(name: str) -> str:
+        return reverse(name, args=[reminder["id"]])
+
+    links = {
+        "Reminder": url("reminder-detail"),
+        "Note": reverse("note-detail", args=[reminder["note_id"]]),
+        "Deliveries": url("reminder-deliveries"),
+        "Snooze": url("reminder-snooze"),
+    }
+    pending = reminder["status"] == Reminder.Status.PENDING
+    buttons = {"Cancel": url("reminder-cancel")} if pending else {}
+    return Place(f"{reminder['status']}: {reminder['scheduled_at']}", links, buttons)
+
 
 class ReminderList(OwnReminders, generics.ListCreateAPIView[Reminder]):
     """Your reminders, the one due first first."""
 
     pagination_class = ReminderPage
+    query_class = ReminderQuery
+
+    def places(self, data: Any) -> list[Place]:
+        # What it answers to a POST is the new reminder.
+        return [_place(reminder) for reminder in data.get("reminders", [data])]
 
     @extend_schema(parameters=[ReminderQuery])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -142,9 +168,10 @@ class ReminderDetail(OwnReminders, generics.RetrieveUpdateDestroyAPIView[Reminde
 
 
 class ReminderCancel(OwnReminders):
+    """It is not sent any more, unless it is being sent at this moment."""
+
     @extend_schema(request=None, responses=ReminderSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        """It is not sent any more, unless it is being sent at this moment."""
         reminder = self.get_object()
         if not reminder.cancel():
             raise Conflict("The reminder has ended already.")
@@ -152,14 +179,15 @@ class ReminderCancel(OwnReminders):
 
 
 class ReminderSnooze(OwnReminders):
+    """Put it off, or have it again after it was sent. Its rule goes on afterwards."""
+
     serializer_class = SnoozeSerializer
 
     @extend_schema(responses=ReminderSerializer)
     @transaction.atomic
     def post(self, request: Request, pk: int) -> Response:
-        """Put it off, or have it again after it was sent. Its rule goes on afterwards."""
         reminder = self.get_object()
-        query = SnoozeSerializer(data=request.data)
+        query = self.get_serializer(data=request.data)
         query.is_valid(raise_exception=True)
         if not reminder.is_pending:
             self.refuse_too_many()
@@ -173,23 +201,31 @@ class DeliveryPage(NamedPage):
 
 
 class ReminderDeliveries(OwnReminders):
+    """What was sent, the newest first, with what came of each attempt."""
+
     serializer_class = DeliverySerializer
     pagination_class = DeliveryPage
 
+    def places(self, data: Any) -> list[Place]:
+        context = self.get_serializer_context()
+        return [_place(ReminderSerializer(self.get_object(), context=context).data)]
+
     def get(self, request: Request, pk: int) -> Response:
-        """What was sent, the newest first, with what came of each attempt."""
         deliveries = self.get_object().deliveries.prefetch_related("log")
         page = self.paginate_queryset(deliveries)  # type: ignore[arg-type]
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
 
-class ReminderPreview(APIView):
+class ReminderPreview(generics.GenericAPIView[Reminder]):
+    """A rule in words, and the next five times it fires."""
+
+    serializer_class = PreviewQuery
+
     @extend_schema(request=PreviewQuery, responses=Preview)
     def post(self, request: Request) -> Response:
-        """A rule in words, and the next five times it fires."""
-        query = PreviewQuery(data=request.data)
+        query = self.get_serializer(data=request.data)
         query.is_valid(raise_exception=True)
-        return Response(Preview(query.preview(request.user)).data)  # type: ignore[arg-type]
+        return Response(Preview(query.validated_data).data)
 
 
 # --- Preferences ----------------------------------------------------------------------------
@@ -213,12 +249,19 @@ class Preferences(generics.RetrieveUpdateAPIView[ReminderPreferences]):
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().patch(request, *args, **kwargs)
 
+    def places(self, data: Any) -> list[Place]:
+        links = {"Calendar": data["feed_url"], "New secrets": reverse("reminder-renew-secret")}
+        return [Place("Your feed and your webhook", links, {})]
 
-class RenewSecret(APIView):
+
+class RenewSecret(generics.GenericAPIView[ReminderPreferences]):
+    """A new secret of the webhook or of the feed; the old one is worthless from now on."""
+
+    serializer_class = RenewQuery
+
     @extend_schema(request=RenewQuery, responses=PreferencesSerializer)
     def post(self, request: Request) -> Response:
-        """A new secret of the webhook or of the feed; the old one is worthless from now on."""
-        query = RenewQuery(data=request.data)
+        query = self.get_serializer(data=request.data)
         query.is_valid(raise_exception=True)
         preferences = ReminderPreferences.of(request.user)  # type: ignore[arg-type]
         preferences.renew(query.validated_data["of"])
@@ -245,6 +288,12 @@ class NotificationList(OwnNotifications, generics.ListAPIView[Notification]):
     """What the in-app channel has for you, newest first; ?unread=true leaves out what you read."""
 
     pagination_class = NotificationPage
+    query_class = NotificationQuery
+
+    def places(self, data: Any) -> list[Place]:
+        everything = {"Mark all as read": reverse("notification-read-all")}
+        some = [_notification_place(notification) for notification in data["notifications"]]
+        return [*some, Place(f"{data['total']} in all", {}, everything)]
 
     def filter_queryset(  # type: ignore[override]
         self, queryset: QuerySet[Notification]
@@ -255,10 +304,17 @@ class NotificationList(OwnNotifications, generics.ListAPIView[Notification]):
         return queryset if unread is None else queryset.filter(read_at__isnull=unread)
 
 
+def _notification_place(notification: dict[str, Any]) -> Place:
+    reminder = {"Reminder": reverse("reminder-detail", args=[notification["reminder_id"]])}
+    read = {"Mark as read": reverse("notification-read", args=[notification["id"]])}
+    return Place(notification["title"], reminder, {} if notification["read_at"] else read)
+
+
 class NotificationRead(OwnNotifications):
+    """It is read; the first time counts."""
+
     @extend_schema(request=None, responses=NotificationSerializer)
     def post(self, request: Request, pk: int) -> Response:
-        """It is read; the first time counts."""
         notification = self.get_object()
         self.get_queryset().filter(pk=pk, read_at=None).update(read_at=timezone.now())
         notification.refresh_from_db()
@@ -266,6 +322,8 @@ class NotificationRead(OwnNotifications):
 
 
 class NotificationReadAll(OwnNotifications):
+    """All of them are read."""
+
     @extend_schema(request=None, responses=ReadCount)
     def post(self, request: Request) -> Response:
         read = self.get_queryset().filter(read_at=None).update(read_at=timezone.now())

@@ -7,11 +7,13 @@ are those of this checkout's embedded servers; nothing is started from here.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import django_stubs_ext
 import environ
+from django.urls import reverse_lazy
 
 from scribes import embedded, mail_sink
 from scribes.secret_files import secret
@@ -121,6 +123,8 @@ METRICS_TOKEN = env.str("METRICS_TOKEN", default="") or secret(DATA_DIR, "metric
 WEB_PORT = env.int("WEB_PORT", default=8000)
 FLOWER_ADDRESS = env.str("FLOWER_ADDRESS", default="127.0.0.1")
 FLOWER_PORT = env.int("FLOWER_PORT", default=5555)
+# Where browsers find it.
+FLOWER_URL = env.str("FLOWER_URL", default=f"http://localhost:{FLOWER_PORT}").rstrip("/")
 FLOWER_BASIC_AUTH = env.str("FLOWER_BASIC_AUTH", default="") or "scribes:" + secret(
     DATA_DIR, "flower-password"
 )
@@ -142,6 +146,8 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Scribes <scribes@loc
 # --- Django ---------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
+    # The admin's look. It does without, too.
+    *(["unfold"] if find_spec("unfold") else []),
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -154,8 +160,9 @@ INSTALLED_APPS = [
     "django_celery_beat",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "rest_framework",
+    # Before rest_framework, whose templates it overrides.
     "scribes",
+    "rest_framework",
     "jobs",
     "notes",
     "reminders",
@@ -227,6 +234,66 @@ HEADLESS_JWT_STATEFUL_VALIDATION_ENABLED = True
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 
+# --- The admin's look ------------------------------------------------------------------------
+
+
+def _menu(title: str, *items: tuple[str, str, str]) -> dict[str, Any]:
+    """A part of the menu, of (name, symbol, model or path); each for who may see the model."""
+    return {
+        "title": title,
+        "separator": bool(title),
+        "items": [_menu_item(*item) for item in items],
+    }
+
+
+def _menu_item(name: str, symbol: str, to: str) -> dict[str, Any]:
+    if "/" in to:
+        return {"title": name, "icon": symbol, "link": to}
+    return {
+        "title": name,
+        "icon": symbol,
+        "link": reverse_lazy(f"admin:{to.replace('.', '_')}_changelist"),
+        "permission": lambda request: request.user.has_perm(to.replace(".", ".view_")),
+    }
+
+
+UNFOLD = {
+    "SITE_TITLE": "Scribes",
+    "SITE_HEADER": "Scribes",
+    "SITE_SYMBOL": "history_edu",
+    "SHOW_BACK_BUTTON": True,
+    "SIDEBAR": {
+        "navigation": [
+            _menu(
+                "",
+                ("Dashboard", "monitoring", "/admin/"),
+                ("Jobs", "stacks", "jobs.backgroundjob"),
+                ("Failures", "error", "jobs.itemfailure"),
+            ),
+            _menu(
+                "Notes",
+                ("Notes", "description", "notes.note"),
+                ("Models in use", "model_training", "notes.servedmodel"),
+            ),
+            _menu(
+                "Reminders",
+                ("Reminders", "alarm", "reminders.reminder"),
+                ("Deliveries", "outgoing_mail", "reminders.delivery"),
+                ("Notifications", "notifications", "reminders.notification"),
+            ),
+            _menu(
+                "System",
+                ("Users", "person", "scribes.user"),
+                ("Groups", "group", "auth.group"),
+                ("Timetable", "calendar_clock", "django_celery_beat.periodictask"),
+                ("Heartbeats", "ecg_heart", "scribes.heartbeat"),
+                ("Flower", "local_florist", FLOWER_URL),
+                ("API", "api", "/docs"),
+            ),
+        ],
+    },
+}
+
 # --- REST framework -------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
@@ -235,10 +302,14 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["scribes.json_input.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": [
+        "scribes.json_input.StrictJSONParser",
+        # Forms of the browsable API.
+        "rest_framework.parsers.MultiPartParser",
+    ],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
-        "rest_framework.renderers.BrowsableAPIRenderer",
+        "scribes.browsable.BrowsableAPI",
     ],
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -249,6 +320,8 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Notes found by meaning, and background jobs that cannot lose work.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    # Programs send JSON.
+    "PARSER_WHITELIST": ["scribes.json_input.StrictJSONParser"],
     # Everything from the sidecar package: the page works without the internet.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

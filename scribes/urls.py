@@ -7,10 +7,11 @@ from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework.permissions import AllowAny
 
-from scribes import metrics, views
+from scribes import dashboard, metrics, views
 
 admin.site.site_header = admin.site.site_title = "Scribes"
-admin.site.index_title = "Administration"
+admin.site.index_title = "Dashboard"
+admin.site.index_template = "scribes/dashboard.html"
 
 urlpatterns = [
     path("", views.Root.as_view(), name="root"),
@@ -24,6 +25,7 @@ urlpatterns = [
     path("", include("rest_framework.urls")),
     path("schema", SpectacularAPIView.as_view(permission_classes=[AllowAny]), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(permission_classes=[AllowAny]), name="docs"),
+    path("admin/", admin.site.admin_view(dashboard.page)),
     path("admin/", admin.site.urls),
     path("health/", include("scribes.health")),
     path("metrics", metrics.page, name="metrics"),

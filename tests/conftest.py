@@ -18,6 +18,7 @@ from tests.processes import Process, environment, eventually, free_port, running
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="tests/chaos: the whole of it")
     parser.addoption("--quality", action="store_true", help="tests/quality, which takes minutes")
+    parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="tests/browser: save there")
 
 
 # --- Servers --------------------------------------------------------------------------------
@@ -82,9 +83,9 @@ def bobs_api(bob: User) -> APIClient:
 
 
 @contextmanager
-def worker_process(folder: Path, name: str, **variables: str) -> Iterator[Process]:
+def worker_process(folder: Path, name: str, *options: str, **variables: str) -> Iterator[Process]:
     """`celery -A scribes worker` with one process in its pool, ready for messages."""
-    command = ["celery", "-A", "scribes", "worker", "-n", f"{name}@%h"]
+    command = ["celery", "-A", "scribes", "worker", "-n", f"{name}@%h", *options]
     env = environment(WORKER_CONCURRENCY="1", **variables)
     with running(command, folder / f"{name}.log", env) as worker:
         worker.await_output("is ready")
@@ -118,18 +119,24 @@ class Web:
         self.session.headers["Authorization"] = f"Bearer {answer['meta']['access_token']}"
 
 
-@pytest.fixture
-def web(transactional_db: None, tmp_path: Path) -> Iterator[Web]:
+@contextmanager
+def web_process(folder: Path, **variables: str) -> Iterator[Web]:
     """A web process, started as the Procfile starts it."""
     port = free_port()
     command = f"gunicorn scribes.wsgi --bind 127.0.0.1:{port} --threads 4".split()
-    with running(command, tmp_path / "web.log", environment()) as process:
+    with running(command, folder / "web.log", environment(**variables)) as process:
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: _answers(process, url))
         web = Web(url)
         yield web
         # gunicorn waits for connections that are open.
         web.session.close()
+
+
+@pytest.fixture
+def web(transactional_db: None, tmp_path: Path) -> Iterator[Web]:
+    with web_process(tmp_path) as web:
+        yield web
 
 
 def _answers(process: Process, url: str) -> bool:

@@ -1,0 +1,211 @@
+"""The admin, as an operator uses it."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from django.utils import timezone
+from playwright.sync_api import Locator, Page, expect
+
+from jobs.models import BackgroundJob, ItemFailure, JobBatch
+from jobs.runner import enqueue
+from notes.indexing import make_due
+from notes.models import Note, text_hash
+from scribes.models import Heartbeat, User
+from tests.browser.conftest import SIZE, TakePicture, sign_in
+from tests.conftest import Web
+from tests.counting import create_table
+from tests.processes import Process, eventually
+
+JOBS = "/admin/jobs/backgroundjob/"
+
+
+@pytest.fixture
+def admin(page: Page, web: Web, worker: Process, operator: User) -> Page:
+    """A window in which the operator has signed in."""
+    create_table()
+    sign_in(page, web, operator)
+    return page
+
+
+def row_of(page: Page, job: BackgroundJob) -> Locator:
+    return page.locator("#result_list tr", has=page.locator(f"#job-{job.pk}"))
+
+
+def write_notes(user: User, count: int) -> list[Note]:
+    notes = [Note(user=user, title=f"Note {n}", content=f"Grace, part {n}") for n in range(count)]
+    for note in notes:
+        note.text_hash = text_hash(note)
+    return Note.objects.bulk_create(notes)
+
+
+def make_job(user: User, minutes_ago: int = 0, **fields) -> BackgroundJob:
+    created = timezone.now() - timedelta(minutes=minutes_ago)
+    times = {"created_at": created, "dispatched_at": created}
+    times |= {"deadline_at": created + timedelta(hours=1)}
+    defaults = {"user": user, "job_type": "embedding_regeneration", "started_at": created}
+    return BackgroundJob.objects.create(**(times | defaults | fields))
+
+
+def test_a_regeneration_is_run_again_and_its_bar_moves_to_the_end_by_itself(
+    admin: Page, web: Web, operator: User
+):
+    write_notes(operator, 23)
+    earlier = make_job(operator, 9, status="completed", completed_at=timezone.now())
+    admin.goto(web.url + JOBS)
+    row_of(admin, earlier).get_by_role("button", name="Run again").click()
+    expect(admin.get_by_text("1 job: started again")).to_be_visible()
+    job = BackgroundJob.objects.get(retry_of=earlier)
+    admin.evaluate("window.untouched = true")
+    expect(row_of(admin, job)).to_contain_text("23/23 · 100 %", timeout=60_000)
+    expect(row_of(admin, job)).to_contain_text("completed")
+    expect(row_of(admin, job).get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100")
+    assert admin.evaluate("window.untouched"), "the page was loaded anew"
+    expect(admin.locator("#news")).to_contain_text("completed")
+    # Nothing is under way any more, so nothing is asked.
+    expect(admin.locator("#live")).not_to_have_attribute("hx-trigger", re.compile(".*"))
+
+
+def test_a_job_is_cancelled_while_its_bar_moves(admin: Page, web: Web, operator: User):
+    job, _ = enqueue(operator, "counting", {"count": 2000, "seconds": 0.05})
+    admin.goto(web.url + JOBS)
+    bar = row_of(admin, job).get_by_role("progressbar")
+    begun = bar.get_attribute("aria-valuenow")
+    eventually(lambda: bar.get_attribute("aria-valuenow") not in (begun, "0"))
+    expect(row_of(admin, job)).to_contain_text(re.compile(r"about .* left"))
+    row_of(admin, job).get_by_role("button", name="Cancel").click()
+    expect(row_of(admin, job)).to_contain_text("cancelled")
+    job.refresh_from_db()
+    assert job.status == "cancelled"
+
+
+def test_what_failed_is_found_and_retried_on_the_page_of_the_job(
+    admin: Page, web: Web, operator: User
+):
+    job, _ = enqueue(operator, "counting", {"count": 12, "plans": {"3": "raise", "7": "memory"}})
+    admin.goto(web.url + JOBS)
+    expect(row_of(admin, job)).to_contain_text("2 failed", timeout=60_000)
+    admin.get_by_role("link", name="Needs attention 1").click()
+    admin.get_by_role("link", name=re.compile("Counting")).click()
+    expect(admin.get_by_text("ArithmeticError")).to_be_visible()
+    expect(admin.get_by_text("The worker ran out of memory.")).to_be_visible()
+    expect(admin.locator(".square-done")).to_have_count(3)
+    admin.get_by_role("button", name="Retry failed").click()
+    admin.locator("dl").get_by_role("link", name=re.compile("Counting")).click()
+    expect(admin.get_by_text("2 of 2 items done, 0 failed")).to_be_visible(timeout=60_000)
+    admin.goto(f"{web.url}{JOBS}?tab=attention")
+    expect(admin.get_by_role("link", name="Needs attention 0")).to_be_visible()
+
+
+def test_ticked_jobs_are_cancelled_together_and_stay_ticked_until_then(
+    admin: Page, web: Web, operator: User
+):
+    jobs = [
+        make_job(operator, status="running", total_items=9, job_type=name)
+        for name in ("one", "two", "three")
+    ]
+    admin.goto(web.url + JOBS)
+    # The list has been fetched anew by then, and its checkboxes with it.
+    BackgroundJob.objects.filter(pk=jobs[0].pk).update(processed_items=3)
+    expect(row_of(admin, jobs[0])).to_contain_text("3/9")
+    for job in jobs[:2]:
+        row_of(admin, job).locator(".action-select").check()
+    expect(admin.get_by_text("2 of 3 selected")).to_be_visible()
+    admin.locator("select[name=action]").select_option("cancel_jobs")
+    admin.locator("button[name=index]").click()
+    expect(admin.get_by_text("2 jobs: cancelled")).to_be_visible()
+    assert BackgroundJob.objects.get(status="running") == jobs[2]
+
+
+def test_the_front_page_shows_how_things_are(admin: Page, web: Web, operator: User):
+    job, _ = enqueue(operator, "counting", {"count": 12, "plans": {"3": "raise"}})
+    make_due(write_notes(operator, 4)[:1])
+    eventually(lambda: BackgroundJob.objects.filter(pk=job.pk, status="completed"))
+    admin.goto(f"{web.url}/admin/")
+    for panel, figure, value in (
+        ("Queues", "default", "0"),
+        ("Processes", "worker processes alive", "1"),
+        ("Jobs", "of them not well", "1"),
+        ("Embeddings", "coverage", "75.0 %"),
+        ("Reminders", "due, wait for the sweep", "0"),
+    ):
+        shown = admin.get_by_role("region", name=panel).locator(f"dt:text-is('{figure}') + dd")
+        expect(shown).to_have_text(value)
+    # Beat does not run, and whoever looks here is told.
+    expect(admin.locator("#faults")).to_contain_text("Beat has not looked at its timetable")
+    # It is kept up to date.
+    make_job(operator, status="failed", completed_at=timezone.now())
+    jobs = admin.get_by_role("region", name="Jobs")
+    expect(jobs.locator("dt:text-is('of them not well') + dd")).to_have_text("2", timeout=20_000)
+
+
+# --- How it looks ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy_day(database: None) -> BackgroundJob:
+    """A job under way, after a day with many others."""
+    people = [
+        User.objects.create_user(f"{name}@example.com") for name in ("anna", "bertil", "cecilia")
+    ]
+    now = timezone.now()
+    for n in range(60):
+        fields: dict[str, Any] = {
+            "total_items": 40 + n,
+            "processed_items": 40 + n,
+            "status": "completed",
+        }
+        if n % 9 == 4:
+            fields |= {"processed_items": 38 + n, "failed_items": 2}
+        if n % 14 == 8:
+            fields |= {"status": "failed", "processed_items": 20}
+        ended = now - timedelta(minutes=23 * n + n * n % 50)
+        begun = ended - timedelta(seconds=30 + n)
+        minutes_ago = 23 * n + n * n % 50 + 1
+        make_job(people[n % 3], minutes_ago, started_at=begun, completed_at=ended, **fields)
+    make_job(people[1], status="queued", started_at=None)
+    make_due(write_notes(people[2], 400)[:3])
+    for name in ("beat", "queue default", "queue embeddings", "queue reminders"):
+        Heartbeat.objects.create(name=name, process="scribes-1:4711", at=Now())
+    return _job_under_way(people[0], now)
+
+
+def _job_under_way(user: User, now) -> BackgroundJob:
+    job = make_job(user, status="running", total_items=200, processed_items=132, failed_items=2)
+    begun = now - timedelta(seconds=81)
+    BackgroundJob.objects.filter(pk=job.pk).update(
+        created_at=begun - timedelta(seconds=0.4), started_at=begun
+    )
+    JobBatch.append(job, [range(n, n + 5) for n in range(0, 200, 5)])
+    job.batches.filter(number__lte=27).update(status="done", attempts=1)
+    job.batches.filter(number__in=(28, 29)).update(status="leased", attempts=1, claimed_by="x")
+    job.batches.filter(number=30).update(attempts=2, error="The process that worked on it died.")
+    ItemFailure.objects.create(job=job, item_id=17, error_class="MemoryError", message="")
+    ItemFailure.objects.create(job=job, item_id=61, error_class="ValueError", message="no text")
+    return job
+
+
+def test_pages_fit_a_small_window_in_both_colours(
+    page: Page, web: Web, operator: User, busy_day: BackgroundJob, take_picture: TakePicture
+):
+    sign_in(page, web, operator)
+    pages = {
+        "admin-jobs": JOBS,
+        "admin-job": f"{JOBS}{busy_day.pk}/change/",
+        "admin-dashboard": "/admin/",
+    }
+    for name, path in pages.items():
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size(SIZE)
+        page.goto(web.url + path)
+        take_picture(page, name)
+        page.emulate_media(color_scheme="dark")
+        page.set_viewport_size({"width": 400, "height": 800})
+        page.reload()
+        expect(page.locator("html.dark #live")).to_be_visible()
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 400, f"{name} is {width} wide"
