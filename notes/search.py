@@ -384,32 +384,3 @@ def excerpt(marked: str) -> str:
     part += UNMARK * (part.count(MARK) - part.count(UNMARK))
     cut = ("…" if start else "") + part + ("…" if start + EXCERPT_CHARACTERS < len(marked) else "")
     return html.escape(cut).replace(MARK, "<mark>").replace(UNMARK, "</mark>")
-
-
-# --- How much can be found ------------------------------------------------------------------
-
-
-def coverage(user: User, failed: list[int]) -> dict[str, Any]:
-    """How many of the user's notes meaning can find. Blank notes have nothing to embed.
-
-    `failed` are notes whose embedding failed. Raises ModelUnavailable.
-    """
-    model = serving.of(user)
-    notes = Note.objects.for_user(user)
-    total, with_text = notes.count(), notes.with_text().count()
-    current = notes.embedded(model).count()
-    without = notes.stale(model)
-    failed_count = without.filter(pk__in=failed).count()
-    stale = without.outdated(model).exclude(pk__in=failed).count()
-    return {
-        "total_notes": total,
-        "notes_with_embeddings": current,
-        "notes_without_embeddings": total - current,
-        "current": current,
-        "stale": stale,
-        "missing": with_text - current - stale - failed_count,
-        "failed": failed_count,
-        "coverage_percent": round(100 * current / with_text, 1) if with_text else 100.0,
-        "model": serving.encoder_of(model).name,
-        "dimension": serving.encoder_of(model).dimension,
-    }

@@ -10,6 +10,8 @@ from notes.passages import heading_over
 from notes.scripture import VerseRange, references, unreadable
 from notes.search import Hit
 
+BEGINNING_CHARACTERS = 300
+
 
 class NoteSerializer(serializers.ModelSerializer[Note]):
     content = serializers.CharField(
@@ -45,6 +47,21 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
     def get_warnings(self, note: Note) -> list[str]:
         pieces = unreadable(note.scripture_refs)
         return [f"scripture_refs: “{piece}” is no reference to scripture." for piece in pieces]
+
+
+class ListedNoteSerializer(NoteSerializer):
+    """A note in the list of all: a hundred contents may be a hundred megabytes."""
+
+    content = None  # type: ignore[assignment]
+    beginning = serializers.CharField(
+        read_only=True,
+        help_text=f"The content's first {BEGINNING_CHARACTERS} characters, as typed.",
+    )
+
+    class Meta(NoteSerializer.Meta):
+        fields = tuple(
+            "beginning" if field == "content" else field for field in NoteSerializer.Meta.fields
+        )
 
 
 class NoteFilters(serializers.Serializer[Any]):
@@ -137,6 +154,14 @@ class SearchResults(serializers.Serializer[Any]):
     )
 
 
+class EmbeddingFailure(serializers.Serializer[Any]):
+    """A note that is tried again every hour, and as soon as its text is another."""
+
+    note_id = serializers.IntegerField(source="pk")
+    error_class = serializers.CharField(source="due__error_class")
+    message = serializers.CharField(source="due__error")
+
+
 class Coverage(serializers.Serializer[Any]):
     total_notes = serializers.IntegerField()
     notes_with_embeddings = serializers.IntegerField()
@@ -144,10 +169,14 @@ class Coverage(serializers.Serializer[Any]):
     current = serializers.IntegerField(help_text="Can be found by meaning.")
     stale = serializers.IntegerField(help_text="Edited since they were embedded.")
     missing = serializers.IntegerField(help_text="Not embedded yet.")
-    failed = serializers.IntegerField(help_text="Their embedding failed: see the last job.")
+    failed = serializers.IntegerField(help_text="Their embedding failed: see `failures`.")
     coverage_percent = serializers.FloatField(help_text="Of the notes that are not blank.")
+    failures = EmbeddingFailure(many=True, help_text="The first of them.")
     model = serializers.CharField()
-    dimension = serializers.IntegerField()
+    dimension = serializers.IntegerField(allow_null=True, help_text="null without its files.")
+    degraded = serializers.ListField(
+        child=serializers.CharField(), help_text="“meaning”, if the model's files cannot be read."
+    )
     last_job = JobSerializer(allow_null=True)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.db.models.functions import Left
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics
@@ -15,13 +16,16 @@ from rest_framework.views import APIView
 from jobs.models import BackgroundJob
 from jobs.runner import enqueue
 from notes import indexing, search
+from notes.coverage import coverage
 from notes.indexing import EmbeddingRegeneration
 from notes.metrics import SEARCH_SECONDS
 from notes.models import Note
 from notes.serializers import (
+    BEGINNING_CHARACTERS,
     Accepted,
     Coverage,
     Estimate,
+    ListedNoteSerializer,
     NoteFilters,
     NoteListQuery,
     NoteSerializer,
@@ -57,11 +61,16 @@ class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
 
     pagination_class = NotePage
 
+    def get_serializer_class(self) -> type[NoteSerializer]:
+        return NoteSerializer if self.request.method == "POST" else ListedNoteSerializer
+
     def get_queryset(self) -> QuerySet[Note]:
         query = NoteListQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
         ordering = query.validated_data.pop("ordering")
         notes = Note.objects.for_user(self.user).matching(**query.validated_data)
+        beginning = Left("content", BEGINNING_CHARACTERS)
+        notes = notes.defer("content").annotate(beginning=beginning)
         # Notes of the same moment or title keep their order from page to page.
         return notes.order_by(ordering, "-id" if ordering.startswith("-") else "id")
 
@@ -148,5 +157,4 @@ class Status(APIView):
         """How many of your notes can be found by meaning, and the last job that saw to it."""
         user: User = request.user  # type: ignore[assignment]
         jobs = BackgroundJob.objects.for_user(user).filter(job_type__in=indexing.JOB_TYPES)
-        counts = search.coverage(user, indexing.failed_notes(user))
-        return Response(Coverage(counts | {"last_job": jobs.first()}).data)
+        return Response(Coverage(coverage(user) | {"last_job": jobs.first()}).data)

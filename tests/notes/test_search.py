@@ -159,9 +159,11 @@ def test_status_counts_what_can_be_found(api: APIClient, psalms: dict[int, Note]
         "stale": 1,
         "missing": 1,
         "failed": 0,
+        "failures": [],
         "coverage_percent": 81.8,
         "model": "all-MiniLM-L6-v2",
         "dimension": 384,
+        "degraded": [],
         "last_job": None,
     }
 
