@@ -78,6 +78,8 @@ class Query(NamedTuple):
     words: Words | None
     among: NoteQuerySet | None
     """Only these notes; None: all."""
+    without: str = ""
+    """A tsquery: meaning does not find the notes that match it. The words say so by themselves."""
     besides: int = 0
     """Not this one."""
 
@@ -121,14 +123,15 @@ def understood(
     """What the text means and which words it has, as far as the mode asks for it; and what of
     that is out of order."""
     query, degraded = Query(user, None, None, None, among), []
-    if mode != "words":
+    wanted, unwanted = _parts(text)
+    if mode != "words" and wanted:
         try:
             model = serving.of(user)
-            vector = serving.encoder_of(model).embed([text])[0]
-            query = query._replace(model=model, vector=vector)
+            vector = serving.encoder_of(model).embed([wanted])[0]
+            query = query._replace(model=model, vector=vector, without=_any_of(unwanted))
         except ModelUnavailable:
             degraded = ["meaning"]
-    if mode != "meaning" or degraded:
+    if mode != "meaning" or query.vector is None:
         query = query._replace(words=_words(text))
     return query, degraded
 
@@ -147,6 +150,7 @@ def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
 # Telephones write them curled.
 STRAIGHT_QUOTES = str.maketrans("“”„«»", '"' * 5)
 OPERATORS = re.compile(r'"|(?:^|\s)-\w')
+QUOTED_OR_EXCLUDED = re.compile(r'"[^"]*"|(?<!\S)-("[^"]*"|\w[^\s"]*)')
 # Of a long query. Each costs a look at every note that matches.
 MAX_LEXEMES = 32
 
@@ -171,6 +175,22 @@ def _words(text: str) -> Words | None:
     return Words(tsquery, lexemes, stems) if tsquery else None
 
 
+def _parts(text: str) -> tuple[str, list[str]]:
+    """What is left of a query without -minus, and the words and "phrases" that have one."""
+    text = text.translate(STRAIGHT_QUOTES)
+    unwanted = [part[1] for part in QUOTED_OR_EXCLUDED.finditer(text) if part[1]]
+    wanted = QUOTED_OR_EXCLUDED.sub(lambda part: "" if part[1] else part[0], text)
+    return wanted.strip(), unwanted
+
+
+def _any_of(parts: list[str]) -> str:
+    """A tsquery that any of these words and "phrases" match; empty where all are stop words."""
+    if not parts:
+        return ""
+    statement = "SELECT websearch_to_tsquery('english', %s)::text"
+    return str(_rows(statement, [" or ".join(parts)])[0][0])
+
+
 def _owner(user: User) -> str:
     """The lexeme that the notes of this user have: see migration 0002."""
     return f"'user {user.pk}'"
@@ -183,8 +203,13 @@ MEANING = """
     SELECT note_id, -min(vector <#> %(vector)s::halfvec) AS similarity
     FROM passages
     WHERE user_id = %(user)s AND model_id = %(model)s AND current
-        AND note_id <> %(besides)s {among}
+        AND note_id <> %(besides)s {among} {without}
     GROUP BY note_id
+"""
+WITHOUT = """
+    AND note_id NOT IN (
+        SELECT id FROM notes WHERE words @@ (%(owner)s::tsquery && %(without)s::tsquery)
+    )
 """
 # Inverse document frequency, squared as in tf-idf (once for the query's word, once for the note's):
 # a word that few of the notes have says more. ts_rank counts how often and where a note has it,
@@ -243,7 +268,10 @@ def ranking(
     among = None if query.among is None else list(query.among.values_list("pk", flat=True))
     meaning, words = NO_MEANING, NO_WORDS
     if query.vector is not None:
-        meaning = MEANING.format(among="" if among is None else "AND note_id = ANY(%(among)s)")
+        meaning = MEANING.format(
+            among="" if among is None else "AND note_id = ANY(%(among)s)",
+            without=WITHOUT if query.without else "",
+        )
     if query.words:
         words = _words_sql(query.words, "" if among is None else "AND id = ANY(%(among)s)")
     return RANKED.format(meaning=meaning, words=words), {
@@ -255,6 +283,7 @@ def ranking(
         "total": _total(query.user, among) if query.words else 0,
         "owner": _owner(query.user),
         "among": among,
+        "without": query.without,
         "besides": query.besides,
         "min_similarity": min_similarity,
         "k": RRF_K,

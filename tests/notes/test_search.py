@@ -108,6 +108,43 @@ def test_never_finds_somebody_elses_notes(bobs_api: APIClient, psalms: dict[int,
     assert search(bobs_api, "The Lord is my shepherd", min_similarity=-1) == []
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "meaning"])
+@pytest.mark.parametrize(
+    ("excluded", "gone"),
+    [
+        ("-waters", {1, 22, 23}),
+        ('-"still waters"', {23}),
+        ("-“still waters” -brethren", {22, 23, 133}),
+        ("-shepherd -the", {23}),
+        ('"not -shepherd"', set()),
+        ("still-waters - shepherd", set()),
+    ],
+)
+def test_a_minus_excludes_from_both_ways(
+    api: APIClient, psalms: dict[int, Note], mode: str, excluded: str, gone: set[int]
+):
+    found = search(
+        api, f"a quiet place to rest {excluded}", mode=mode, min_similarity=-1, limit=100
+    )
+    assert set(titles(found)) <= {f"Psalm {n}" for n in PSALMS if n not in gone}
+    if mode == "meaning":
+        assert len(found) == len(PSALMS) - len(gone)
+
+
+def test_what_is_excluded_is_not_what_is_meant(api: APIClient, psalms: dict[int, Note]):
+    plain = search(api, "rest", mode="meaning", min_similarity=-1, limit=100)
+    without = search(api, "rest -nicodemus", mode="meaning", min_similarity=-1, limit=100)
+    assert [r["similarity_score"] for r in without] == [r["similarity_score"] for r in plain]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "meaning"])
+def test_an_exclusion_alone_finds_the_other_notes(
+    api: APIClient, psalms: dict[int, Note], mode: str
+):
+    found = search(api, "-waters", mode=mode, limit=100)
+    assert set(titles(found)) == {f"Psalm {n}" for n in PSALMS if n not in (1, 22, 23)}
+
+
 def test_never_finds_deleted_notes_nor_old_texts(api: APIClient, psalms: dict[int, Note]):
     psalms[23].delete()
     psalms[22].content = "Nothing of what it said."
