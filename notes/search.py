@@ -212,23 +212,26 @@ WITHOUT = """
     )
 """
 # Inverse document frequency, squared as in tf-idf (once for the query's word, once for the note's):
-# a word that few of the notes have says more. ts_rank counts how often and where a note has it,
-# and divides by the logarithm of its length. `|| ''` makes PostgreSQL unpack a note's words once,
-# and OFFSET 0 lets it be.
+# a word that few of the notes have says more. ts_rank counts how often and where a note has it.
+# With 1, it also divides by the logarithm of the note's length, which takes a look at all its words:
+# once is enough, with the lexeme that every note has once. ts_delete deletes nothing; it makes
+# PostgreSQL unpack a note's words once, and OFFSET 0 lets it be. In float8: a decimal logarithm takes
+# longer than all the rest.
 WORDS = """
-    SELECT note_id, {rank} AS rank
+    SELECT note_id, by_length * ({rank}) AS rank
     FROM (
-        SELECT note_id, {ranks}
+        SELECT note_id, ts_rank(words, %(owner)s::tsquery, 1) AS by_length, {ranks}
         FROM (
-            SELECT id AS note_id, words || '' AS words
+            SELECT id AS note_id, ts_delete(words, '') AS words
             FROM notes
             WHERE words @@ (%(owner)s::tsquery && %(tsquery)s::tsquery) {among}
             OFFSET 0
         ) matching OFFSET 0
-    ) ranked
+    ) ranked,
+    (SELECT count(*)::float8 AS notes FROM notes WHERE user_id = %(user)s {among}) total
 """
-RANK_OF_WORD = "ts_rank(words, (%(lexemes)s::text[])[{n}]::tsquery, 1) AS rank_{n}"
-WEIGHTED = "rank_{n} * ln(1 + %(total)s / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
+RANK_OF_WORD = "ts_rank(words, (%(lexemes)s::text[])[{n}]::tsquery) AS rank_{n}"
+WEIGHTED = "rank_{n} * ln(1 + notes / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
 NO_MEANING = "SELECT 0::bigint AS note_id, 0.0 AS similarity WHERE false"
 NO_WORDS = "SELECT 0::bigint AS note_id, 0.0 AS rank WHERE false"
 
@@ -280,7 +283,6 @@ def ranking(
         "model": query.model and query.model.pk,
         "tsquery": query.words and query.words.tsquery,
         "lexemes": query.words and query.words.lexemes,
-        "total": _total(query.user, among) if query.words else 0,
         "owner": _owner(query.user),
         "among": among,
         "without": query.without,
@@ -290,10 +292,6 @@ def ranking(
         "limit": limit,
         "offset": offset,
     }
-
-
-def _total(user: User, among: list[int] | None) -> int:
-    return Note.objects.for_user(user).count() if among is None else len(among)
 
 
 def _words_sql(words: Words, among: str) -> str:
@@ -322,47 +320,45 @@ def _rows(statement: str, parameters: Any) -> list[tuple[Any, ...]]:
 # --- What is shown --------------------------------------------------------------------------
 
 
-def _hits(ranked: Sequence[_Ranked], query: Query) -> list[Hit]:
-    """A note that was deleted since it was ranked is left out."""
-    notes = Note.objects.in_bulk([row.note_id for row in ranked])
-    ranked = [row for row in ranked if row.note_id in notes]
-    spans = _nearest_spans([row.note_id for row in ranked if row.why != "words"], query)
-    for row in ranked:
-        if row.note_id not in spans:
-            spans[row.note_id] = _span_with_words(notes[row.note_id].content, query.words)
-    texts = [_text(notes[row.note_id], spans[row.note_id]) for row in ranked]
-    marked = _marked(texts, query.words)
-    return [
-        Hit(
-            notes[row.note_id],
-            row.score,
-            row.similarity,
-            row.why,
-            spans[row.note_id],
-            excerpt(text),
-        )
-        for row, text in zip(ranked, marked, strict=True)
-    ]
-
-
-def _text(note: Note, span: passages.Span) -> str:
-    return note.content[span.start : span.end]
-
-
-NEAREST = """
-SELECT DISTINCT ON (note_id) note_id, char_start, char_end
-FROM passages
-WHERE note_id = ANY(%(notes)s) AND model_id = %(model)s AND current
-ORDER BY note_id, vector <#> %(vector)s::halfvec, ordinal
+# Notes, with their passages that are nearest to the query. All columns but the words, which are large.
+SHOWN = """
+SELECT id, user_id, title, content, preacher, tags, scripture_refs, created_at, updated_at,
+    nearest.char_start, nearest.char_end
+FROM notes
+LEFT JOIN LATERAL (
+    SELECT char_start, char_end FROM passages
+    WHERE note_id = notes.id AND model_id = %(model)s AND current
+    ORDER BY vector <#> %(vector)s::halfvec, ordinal LIMIT 1
+) nearest ON true
+WHERE id = ANY(%(notes)s)
 """
 
 
-def _nearest_spans(note_ids: list[int], query: Query) -> dict[int, passages.Span]:
-    if query.model is None:
-        return {}
-    vector = _literal(query.vector)
-    rows = _rows(NEAREST, {"notes": note_ids, "model": query.model.pk, "vector": vector})
-    return {note: passages.Span(start, end) for note, start, end in rows}
+def _hits(ranked: Sequence[_Ranked], query: Query) -> list[Hit]:
+    """A note that was deleted since it was ranked is left out."""
+    parameters = {
+        "notes": [row.note_id for row in ranked],
+        "model": query.model and query.model.pk,
+        "vector": _literal(query.vector),
+    }
+    notes = {note.pk: note for note in Note.objects.raw(SHOWN, parameters)}
+    found = [(row, notes[row.note_id]) for row in ranked if row.note_id in notes]
+    spans = [_span(row, note, query.words) for row, note in found]
+    texts = [
+        note.content[start:end] for (_, note), (start, end, _) in zip(found, spans, strict=True)
+    ]
+    marked = _marked(texts, query.words)
+    return [
+        Hit(note, row.score, row.similarity, row.why, span, excerpt(text))
+        for (row, note), span, text in zip(found, spans, marked, strict=True)
+    ]
+
+
+def _span(row: _Ranked, note: Any, words: Words | None) -> passages.Span:
+    """The nearest passage; where meaning did not find the note, the part with the words."""
+    if row.why == "words" or note.char_start is None:
+        return _span_with_words(note.content, words)
+    return passages.Span(note.char_start, note.char_end)
 
 
 def _span_with_words(content: str, words: Words | None) -> passages.Span:

@@ -89,6 +89,9 @@ class NoteFilters(serializers.Serializer[Any]):
         return verses
 
 
+FILTERS = tuple(NoteFilters().fields)
+
+
 class Page(serializers.Serializer[Any]):
     limit = serializers.IntegerField(min_value=1, max_value=100, default=10)
     offset = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)

@@ -22,11 +22,11 @@ from notes.metrics import SEARCH_SECONDS
 from notes.models import Note
 from notes.serializers import (
     BEGINNING_CHARACTERS,
+    FILTERS,
     Accepted,
     Coverage,
     Estimate,
     ListedNoteSerializer,
-    NoteFilters,
     NoteListQuery,
     NoteSerializer,
     Page,
@@ -131,7 +131,7 @@ class Search(APIView):
         query = SearchQuery(data=request.data)
         query.is_valid(raise_exception=True)
         options = query.validated_data
-        filters = {key: options.pop(key) for key in list(options) if key in NoteFilters().fields}
+        filters = {key: options.pop(key) for key in FILTERS if key in options}
         user: User = request.user  # type: ignore[assignment]
         among = Note.objects.for_user(user).matching(**filters) if filters else None
         with SEARCH_SECONDS.time():

@@ -354,8 +354,9 @@ def test_other_peoples_notes_are_not_even_read(api: APIClient, bob: User, query:
     assert set(found(api, query)) == mine
     (nodes,) = plans_of(lambda: search(api, query), "words @@")
     (index,) = [node for node in nodes if node.get("Index Name") == "notes_words"]
-    (heap,) = [node for node in nodes if node.get("Relation Name") == "notes"]
-    assert index["Actual Rows"] == heap["Actual Rows"] == 5
+    scans = [node for node in nodes if node.get("Relation Name") == "notes"]
+    assert {index["Actual Rows"]} | {scan["Actual Rows"] for scan in scans} == {5}
+    (heap,) = [scan for scan in scans if "words @@" in scan.get("Recheck Cond", "")]
     assert heap["Node Type"] == "Bitmap Heap Scan"
     assert heap["Rows Removed by Index Recheck"] == heap["Lossy Heap Blocks"] == 0
     assert heap["Exact Heap Blocks"] <= 5
