@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import connection
-from django.db.models import QuerySet
 
 from notes import serving
 from notes.embedding import ModelUnavailable
@@ -34,8 +34,6 @@ LEFT JOIN embeddings_due due ON due.note_id = notes.id
 WHERE notes.user_id = %(user)s
 GROUP BY state
 """
-
-
 STATE_NAMES = ("current", "stale", "missing", "failed", "blank")
 
 
@@ -69,11 +67,11 @@ def _model(user: User) -> EmbeddingModel | None:
 
 def _counts(user: User, model: EmbeddingModel | None) -> dict[str, int]:
     with connection.cursor() as cursor:
-        cursor.execute(STATES, {"user": user.pk, "model": model and model.pk})
+        cursor.execute(STATES, {"user": user.pk, "model": model.pk if model else None})
         return dict.fromkeys(STATE_NAMES, 0) | dict(cursor.fetchall())
 
 
-def _failures(user: User, model: EmbeddingModel | None) -> QuerySet[Note, dict[str, Any]]:
+def _failures(user: User, model: EmbeddingModel | None) -> Iterable[Mapping[str, Any]]:
     failed = Note.objects.for_user(user).failed().order_by("pk")
     if model:
         failed = failed.stale(model)

@@ -123,6 +123,7 @@ def understood(
     """What the text means and which words it has, as far as the mode asks for it; and what of
     that is out of order."""
     query, degraded = Query(user, None, None, None, among), []
+    text = text.translate(STRAIGHT_QUOTES)
     wanted, unwanted = _parts(text)
     if mode != "words" and wanted:
         try:
@@ -169,7 +170,6 @@ SELECT websearch_to_tsquery('english', %(text)s)::text,
 def _words(text: str) -> Words | None:
     """Any of the words match, so that a question finds something, too. With "quotes" or -minus
     in it, what it says. None where there are only stop words."""
-    text = text.translate(STRAIGHT_QUOTES)
     exact, any_word, lexemes, stems = _rows(QUERY, {"text": text, "limit": MAX_LEXEMES})[0]
     tsquery = exact if OPERATORS.search(text) else any_word
     return Words(tsquery, lexemes, stems) if tsquery else None
@@ -177,7 +177,6 @@ def _words(text: str) -> Words | None:
 
 def _parts(text: str) -> tuple[str, list[str]]:
     """What is left of a query without -minus, and the words and "phrases" that have one."""
-    text = text.translate(STRAIGHT_QUOTES)
     unwanted = [part[1] for part in QUOTED_OR_EXCLUDED.finditer(text) if part[1]]
     wanted = QUOTED_OR_EXCLUDED.sub(lambda part: "" if part[1] else part[0], text)
     return wanted.strip(), unwanted

@@ -52,15 +52,25 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
 class ListedNoteSerializer(NoteSerializer):
     """A note in the list of all: a hundred contents may be a hundred megabytes."""
 
-    content = None  # type: ignore[assignment]
     beginning = serializers.CharField(
         read_only=True,
         help_text=f"The content's first {BEGINNING_CHARACTERS} characters, as typed.",
     )
 
-    class Meta(NoteSerializer.Meta):
-        fields = tuple(
-            "beginning" if field == "content" else field for field in NoteSerializer.Meta.fields
+    content = None  # type: ignore[assignment]
+
+    class Meta:
+        model = Note
+        fields = (
+            "id",
+            "title",
+            "beginning",
+            "preacher",
+            "tags",
+            "scripture_refs",
+            "created_at",
+            "updated_at",
+            "warnings",
         )
 
 
@@ -129,13 +139,17 @@ class PassageSerializer(serializers.Serializer[Hit]):
         return heading_over(hit.note.content, hit.span.start)
 
 
-class FoundNoteSerializer(serializers.ModelSerializer[Note]):
-    """A note in a list of results: without its content, which may be long."""
+class FoundNoteSerializer(serializers.Serializer[Note]):
+    """A note in a list of results: without its content, which may be long. With its fields written
+    out: a ModelSerializer would find them out again for every search."""
 
-    class Meta:
-        model = Note
-        fields = ("id", "title", "preacher", "tags", "scripture_refs", "created_at", "updated_at")
-        read_only_fields = fields
+    id = serializers.IntegerField()
+    title = serializers.CharField()
+    preacher = serializers.CharField()
+    tags = serializers.ListField(child=serializers.CharField())
+    scripture_refs = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
 
 
 class SearchResultSerializer(serializers.Serializer[Hit]):
