@@ -250,7 +250,8 @@ def _remember_failures(job: BackgroundJob) -> None:
     comes of their new text is not known yet.
     """
     failures = {failure.item_id: failure for failure in job.failures.all()}
-    failed = Note.objects.filter(pk__in=failures, updated_at__lte=job.created_at)
+    failed = Note.objects.filter(pk__in=failures, updated_at__lte=job.created_at).only("pk")
+    locked = failed.select_for_update(no_key=True, skip_locked=True).order_by("pk")
     EmbeddingDue.objects.bulk_create(
         (
             EmbeddingDue(
@@ -260,7 +261,7 @@ def _remember_failures(job: BackgroundJob) -> None:
                 error_class=failures[note.pk].error_class,
                 error=failures[note.pk].message,
             )
-            for note in failed.select_for_update(no_key=True, skip_locked=True).only("pk")
+            for note in locked
         ),
         update_conflicts=True,
         unique_fields=["note"],
