@@ -40,6 +40,10 @@ class NoteQuerySet(TreeQuerySet["Note"]):
         """Notes with a text that has no vectors of this model, or only those of an older text."""
         return self.with_text().filter(~Exists(_passages(model, current=True)))
 
+    def failed(self) -> NoteQuerySet:
+        """Notes whose present text could not be embedded when a job last tried."""
+        return self.filter(due__error_class__gt="")
+
     def matching(
         self,
         tags: Sequence[str] = (),
@@ -221,13 +225,20 @@ class Passage(models.Model):
 
 
 class EmbeddingDue(models.Model):
-    """A note whose present text is to be embedded. The message that says so may be lost."""
+    """A note whose present text is to be embedded. The message that says so may be lost.
+
+    Another text makes it as new; once the note has all its vectors, it is deleted.
+    """
 
     note = models.OneToOneField(Note, models.CASCADE, primary_key=True, related_name="due")
     since = models.DateTimeField()
     handed_over_at = models.DateTimeField(
         null=True, help_text="When a job was made of it, since nothing came of the message."
     )
+    error_class = models.CharField(
+        max_length=200, default="", help_text="Of what made the latest job fail with it."
+    )
+    error = models.TextField(default="", help_text="Its message.")
 
     class Meta:
         db_table = "embeddings_due"

@@ -72,7 +72,10 @@ for _name in {"host", "port", "user", "password"} & set(_options):
 DATABASES["default"]["OPTIONS"] = {
     "connect_timeout": 5,
     # A transaction that waits or idles for so long is a mistake: let nobody else wait for it.
-    "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s",
+    # A disk without moving parts reads a page here and there about as fast as one after the other;
+    # PostgreSQL thinks four times as slow, and reads all users' passages rather than one's index.
+    "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+    " -c random_page_cost=1.1",
     # What the URL says goes first.
     **_options,
 }
@@ -86,6 +89,7 @@ REDIS_KEY_PREFIX = env.str("REDIS_KEY_PREFIX", default="scribes:")
 JOB_BATCH_SIZE = env.int("JOB_BATCH_SIZE", default=100)
 JOB_PARALLELISM = env.int("JOB_PARALLELISM", default=4)
 JOB_TIMEOUT = env.int("JOB_TIMEOUT", default=3600)
+JOB_QUEUE_TIMEOUT = env.int("JOB_QUEUE_TIMEOUT", default=86400)
 JOB_KEEP_RESULT = env.int("JOB_KEEP_RESULT", default=3600)
 JOB_LEASE_SECONDS = env.int("JOB_LEASE_SECONDS", default=20)
 JOB_REPUBLISH_SECONDS = env.int("JOB_REPUBLISH_SECONDS", default=60)
