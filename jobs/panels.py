@@ -23,11 +23,12 @@ S = BackgroundJob.Status
 @register("Queues", needs="Redis")
 def queues() -> Panel:
     lengths = {queue: broker.queue_length(queue) for queue in QUEUES}
+    full = settings.QUEUE_FULL_LENGTH
     figures = [
-        Figure(queue, length, is_fault=length > settings.QUEUE_FULL_LENGTH)
+        Figure(queue, length, length > full, share=length / full)
         for queue, length in lengths.items()
     ]
-    return Panel("", figures, note="Messages that no worker has taken yet.")
+    return Panel("", figures, note=f"Messages that wait for a worker; {full} are too many.")
 
 
 @register("Jobs")

@@ -23,13 +23,13 @@ def embeddings() -> Panel:
     notes = Note.objects.with_text().count()
     due = EmbeddingDue.objects.aggregate(n=Count("pk"), longest=Now() - Min("since"))
     late = bool(due["longest"] and due["longest"].total_seconds() > LONG_DUE_SECONDS)
-    covered = 100 * (notes - due["n"]) / notes if notes else 100
+    covered = max(0, notes - due["n"]) / notes if notes else 1
     changing = ServedModel.objects.filter(next__isnull=False).count()
     return Panel(
         "",
         [
             Figure("notes with a text", f"{notes:,}"),
-            Figure("coverage", f"{max(0, covered):.1f} %"),
+            Figure("coverage", f"{covered:.1%}".replace("%", " %"), share=covered),
             Figure("due", f"{due['n']:,}", is_fault=late),
             Figure("longest due", spoken(due["longest"]), is_fault=late),
             Figure("notes a second, now", _speed(_running_speed())),

@@ -35,6 +35,12 @@ class Figure(NamedTuple):
     value: object
     is_fault: bool = False
     """It asks for somebody's attention."""
+    share: float | None = None
+    """Of a whole, from 0 to 1: it is drawn, too."""
+
+    @property
+    def percent(self) -> int | None:
+        return None if self.share is None else round(100 * min(1, max(0, self.share)))
 
 
 class Hour(NamedTuple):
@@ -97,9 +103,9 @@ def latest_hours(
     return [known.get(start, Hour(start, 0, 0)) for start in starts]
 
 
-def panels() -> list[Panel]:
-    reports = {report.name: report for report in health.vital()}
-    return [_panel(source, reports.get(source.needs)) for source in SOURCES]
+def panels(reports: Iterable[Report]) -> list[Panel]:
+    checks = {report.name: report for report in reports}
+    return [_panel(source, checks.get(source.needs)) for source in SOURCES]
 
 
 def _panel(source: Source, report: Report | None) -> Panel:
@@ -143,9 +149,10 @@ def _last(age: float | None) -> str:
 @never_cache
 def page(request: HttpRequest) -> HttpResponse:
     """The front page, with what doctor would call vital faults on top."""
+    reports = health.vital()
     context = {
-        "panels": panels(),
-        "faults": [report for report in health.vital() if report.is_fault],
+        "panels": panels(reports),
+        "faults": [report for report in reports if report.is_fault],
         "live": REFRESH_SECONDS,
     }
     return admin.site.index(request, context)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import django_stubs_ext
 import environ
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 from scribes import embedded, mail_sink
@@ -266,6 +267,7 @@ UNFOLD = {
     "SITE_HEADER": "Scribes",
     "SITE_SYMBOL": "history_edu",
     "SHOW_BACK_BUTTON": True,
+    "STYLES": [lambda request: static("scribes/admin.css")],
     "SIDEBAR": {
         "navigation": [
             _menu(

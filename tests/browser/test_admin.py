@@ -141,6 +141,13 @@ def test_the_front_page_shows_how_things_are(admin: Page, web: Web, operator: Us
     make_job(operator, status="failed", completed_at=timezone.now())
     jobs = admin.get_by_role("region", name="Jobs")
     expect(jobs.locator("dt:text-is('of them not well') + dd")).to_have_text("2", timeout=20_000)
+    admin.context.set_offline(True)
+    expect(admin.get_by_text("what you see is old")).to_be_visible(timeout=20_000)
+    admin.context.set_offline(False)
+    expect(admin.get_by_text("what you see is old")).to_be_hidden(timeout=20_000)
+    # Whoever is signed out sees no old numbers, but the form to sign in.
+    admin.context.clear_cookies()
+    admin.wait_for_url("**/admin/login/**")
 
 
 # --- How it looks ----------------------------------------------------------------------------
