@@ -6,9 +6,9 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from django.conf import LazySettings
 from django.db import transaction
 from playwright.sync_api import Page, expect
-from pytest_django.fixtures import SettingsWrapper
 
 from jobs.runner import enqueue, plan
 from notes.indexing import EmbeddingRegeneration
@@ -34,7 +34,7 @@ def test_the_password_opens_workers_and_tasks(
     worker: Process,
     tmp_path: Path,
     operator: User,
-    settings: SettingsWrapper,
+    settings: LazySettings,
     take_picture: TakePicture,
 ):
     settings.JOB_BATCH_SIZE = 2
