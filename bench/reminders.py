@@ -98,7 +98,7 @@ def send_one(reminder: Reminder, now: datetime) -> None:
             next_attempt_at=now,
             dispatched_at=now,
         )
-        publish(send_deliveries, [str(delivery.pk)], queue="reminders")
+        publish(send_deliveries, [str(delivery.pk)], queue="reminders", says="send")
     recurrence = reminder.recurrence
     following = recurrence.after(now) if recurrence else None
     if following:

@@ -187,7 +187,7 @@ class ReminderSnooze(OwnReminders):
     @transaction.atomic
     def post(self, request: Request, pk: int) -> Response:
         reminder = self.get_object()
-        query = self.get_serializer(data=request.data)
+        query = SnoozeSerializer(data=request.data)
         query.is_valid(raise_exception=True)
         if not reminder.is_pending:
             self.refuse_too_many()

@@ -33,7 +33,7 @@ def test_a_refused_connection_is_not_waited_for(tmp_path: Path, monkeypatch):
     broker._producers.cache_clear()
     start = time.monotonic()
     try:
-        assert not broker.send(reconcile, (), "default")
+        assert not broker.send(reconcile, (), "default", says="reconcile")
     finally:
         broker._producers.cache_clear()
     assert time.monotonic() - start < 1.5
