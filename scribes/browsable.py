@@ -38,7 +38,7 @@ class Choices(serializers.ListField):
     @property
     def choices(self) -> dict[Any, Any]:
         child: serializers.ChoiceField = self.child  # type: ignore[assignment]
-        return child.choices
+        return dict(child.choices)
 
 
 class Text(serializers.CharField):
@@ -63,8 +63,8 @@ def _lines(value: Any) -> Any:
 
 class Forms(HTMLFormRenderer):
     default_style = ClassLookupDict(
-        HTMLFormRenderer.default_style.mapping
-        | {
+        {
+            **HTMLFormRenderer.default_style.mapping,
             serializers.ChoiceField: {"template": "scribes/choice.html"},
             Choices: {"base_template": "checkbox_multiple.html"},
             Lines: {"template": "scribes/lines.html"},
