@@ -128,6 +128,9 @@ class Reminder(models.Model):
     class Meta:
         db_table = "reminders"
         ordering = ("scheduled_at", "id")
+        constraints = [
+            models.CheckConstraint(condition=Q(channels__len__gt=0), name="reminder_has_a_channel"),
+        ]
         indexes = [
             # For the sweep: what is done with costs it nothing.
             models.Index(

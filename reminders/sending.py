@@ -329,7 +329,7 @@ def _tell(deliveries: Collection[Delivery]) -> None:
     with transaction.atomic():
         told = Delivery.objects.filter(pk__in=[delivery.pk for delivery in deliveries])
         told.update(dispatched_at=Now())
-        publish_deliveries(deliveries)
+        publish_deliveries(delivery.pk for delivery in deliveries)
 
 
 def release_expired() -> None:
