@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What Scribes is measured against and shares no packages with.
 PEERS := .data/bench/peers
 # Tests mostly wait for processes. Two at a time, each side with servers of its own.
-SIDE_BY_SIDE := --numprocesses 2 --dist worksteal
+SIDE_BY_SIDE := --numprocesses 2 --dist
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -21,10 +21,10 @@ run: $(BIN)/.installed ## run everything until Ctrl-C: API, worker, beat, Flower
 	@$(BIN)/python manage.py embedded $(BIN)/python manage.py up
 
 test: $(BIN)/.installed-dev ## run the whole test suite
-	@$(BIN)/pytest $(SIDE_BY_SIDE)
+	@$(BIN)/pytest $(SIDE_BY_SIDE) loadfile
 
 chaos: $(BIN)/.installed-dev ## do to jobs and reminders what a server room does, and count what was lost
-	@$(BIN)/pytest tests/chaos --long $(SIDE_BY_SIDE)
+	@$(BIN)/pytest tests/chaos --long $(SIDE_BY_SIDE) worksteal
 
 quality: $(BIN)/.installed-dev ## how well searches find what they should, on the King James Bible
 	@$(BIN)/pytest tests/quality --quality

@@ -187,8 +187,11 @@ class Passage(models.Model):
     """
 
     note = models.ForeignKey(Note, models.CASCADE, related_name="passages", db_index=False)
-    # Copied from the note, so that a search reads one user's rows and no others.
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, db_index=False)
+    # Copied from the note, so that a search reads one user's rows and no others. Not looked up a
+    # second time for each row that is written: the note's own constraint says that the user exists.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, db_index=False, db_constraint=False
+    )
     model = models.ForeignKey(EmbeddingModel, models.CASCADE, db_index=False)
     current = models.BooleanField(help_text="Whether it was made from the text the note has now.")
     ordinal = models.PositiveIntegerField()
