@@ -30,17 +30,11 @@ def send(task: Task[..., Any], args: tuple[Any, ...], queue: str, says: str) -> 
     Flower count by name and never forget one, so there must be few different first words.
     """
     name, _, details = says.partition(" ")
+    label: dict[str, Any] = {"shadow": name, "argsrepr": details}
     try:
         failpoint("before_publish")
         with _producers().acquire(block=True, timeout=TIMEOUT_SECONDS) as producer:
-            task.apply_async(
-                args,
-                queue=queue,
-                producer=producer,
-                retry=False,
-                shadow=name,
-                argsrepr=details,
-            )
+            task.apply_async(args, queue=queue, producer=producer, retry=False, **label)
         failpoint("after_publish")
     except Exception as error:  # noqa: BLE001 whatever happens to the broker, the work goes on
         logger.warning("Could not publish %s%s: %s", task.name, args, error)

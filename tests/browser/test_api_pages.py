@@ -57,7 +57,7 @@ def test_a_note_is_made_mended_and_deleted(pages: Page, web: Web):
     assert '"ephesians",\n        "faith"' in note
 
     pages.get_by_role("button", name="DELETE").click()
-    pages.locator("#deleteModal").get_by_role("button", name="Delete").click()
+    pages.locator("#deleteModal .btn-danger").click()
     expect(pages.locator(".response-info")).to_contain_text("HTTP 204 No Content")
 
 
@@ -67,7 +67,7 @@ def test_a_regeneration_is_started_by_its_form_and_followed_to_its_end(
     for number in (1, 23, 46, 121):
         alice.notes.create(**psalm(number))
     pages.goto(f"{web.url}/semantic/regenerate-embeddings")
-    expect(pages.get_by_text("405")).to_be_hidden()
+    expect(pages.locator(".response-info")).to_be_hidden()
     pages.check(f"{FORM} [name=only_stale]")
     submit(pages)
     pages.get_by_role("link", name="Job", exact=True).click()
@@ -96,7 +96,7 @@ def test_filters_and_pages(pages: Page, web: Web, alice: User):
     expect(pages.locator(".places li")).to_have_count(1)
     pages.get_by_role("button", name="Filters").click()
     pages.locator("#filtersModal [name=scripture]").fill("Psalm 23:4")
-    pages.get_by_role("button", name="Filter", exact=True).click()
+    pages.locator("#filtersModal .btn-primary").click()
     expect(pages.locator(".places .name")).to_have_text(["Psalm 23"])
 
 

@@ -27,8 +27,7 @@ class Person:
         self.client = APIClient(enforce_csrf_checks=True, headers=HTML)
 
     def open(self, path: str) -> str:
-        response = self.client.get(path)
-        return unescape(response.content.decode())
+        return unescape(self.client.get(path).content.decode())
 
     def submit(self, path: str, method: str = "post", **fields: Any) -> tuple[int, str]:
         """As a browser does: multipart, all inputs, and the page's token."""
