@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
@@ -174,9 +174,11 @@ def _make(planned: Sequence[Planned], now: datetime) -> list[tuple[UUID, bool]]:
     """
     ids, channels, times, digests = map(list, zip(*planned, strict=True))
     columns = {"ids": ids, "channels": channels, "times": times, "digests": digests}
+    parameters: dict[str, Any] = {**columns, "now": now, "late_after": LATE_AFTER}
     with connection.cursor() as cursor:
-        cursor.execute(MAKE_DELIVERIES, columns | {"now": now, "late_after": LATE_AFTER})
-        return cursor.fetchall()
+        cursor.execute(MAKE_DELIVERIES, parameters)
+        made: list[tuple[UUID, bool]] = cursor.fetchall()
+    return made
 
 
 # --- What comes next ------------------------------------------------------------------------
