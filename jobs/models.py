@@ -45,6 +45,11 @@ class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
     def overdue(self) -> BackgroundJobQuerySet:
         return self.active().filter(deadline_at__lt=Now())
 
+    def never_begun(self) -> BackgroundJobQuerySet:
+        """Active jobs that waited JOB_QUEUE_TIMEOUT without any work on them."""
+        longest = timedelta(seconds=settings.JOB_QUEUE_TIMEOUT)
+        return self.active().filter(deadline_at=None, created_at__lt=Now() - longest)
+
     def told_before(self, seconds: int) -> BackgroundJobQuerySet:
         """Queued jobs that a message was sent for so long ago that it may be lost."""
         queued = self.filter(status=BackgroundJob.Status.QUEUED)
@@ -55,7 +60,8 @@ class BackgroundJob(models.Model):
     """One request for work on many items.
 
         queued --plan--> running --last batch--> completed    failed_items may be > 0
-           |                |------deadline----> failed        (also: it cannot be planned)
+           |                |------deadline----> failed        (also: it cannot be planned,
+           |                |                                   or waits for too long)
            '----------------'------cancel------> cancelled
 
     Terminal rows never change. A user has at most one active job of a type.
@@ -97,7 +103,7 @@ class BackgroundJob(models.Model):
     request_id = models.CharField(
         max_length=36, blank=True, default=logs.request_id, help_text="For finding it in the logs."
     )
-    deadline_at = models.DateTimeField()
+    deadline_at = models.DateTimeField(null=True, help_text="Unknown until a batch is in work.")
     dispatched_at = models.DateTimeField(help_text="When the latest message to plan it was sent.")
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
@@ -140,6 +146,13 @@ class BackgroundJob(models.Model):
         return bool(
             queued.update(status=self.Status.RUNNING, total_items=total_items, started_at=Now())
         )
+
+    def begin(self) -> None:
+        """The first of its batches is in work: JOB_TIMEOUT counts from now on. Planned jobs may wait
+        for hours while those of others are done."""
+        if self.deadline_at is None:
+            running = BackgroundJob.objects.running().filter(pk=self.pk, deadline_at=None)
+            running.update(deadline_at=Now() + timedelta(seconds=settings.JOB_TIMEOUT))
 
     def add(self, *, processed: int = 0, failed: int = 0, skipped: int = 0) -> bool:
         """Count one finished batch. False when the job is no longer running.
@@ -347,17 +360,18 @@ class JobBatch(models.Model):
         )
 
     @classmethod
-    def dispatch(cls, job: BackgroundJob, count: int) -> list[int]:
-        """Mark the next `count` batches nobody was told about; their ids, for publishing.
+    def dispatch(cls, job: BackgroundJob, count: int) -> list[JobBatch]:
+        """Mark the next `count` batches nobody was told about, and return them for publishing.
 
         Two processes at once get different batches, so that a job's parallelism is kept.
         """
         waiting = cls.objects.pending().filter(job=job, dispatched_at=None)
         with transaction.atomic():
             locked = waiting.select_for_update(skip_locked=True, no_key=True).order_by("number")
-            ids = list(locked.values_list("pk", flat=True)[:count])
-            cls.objects.filter(pk__in=ids).update(dispatched_at=Now())
-        return ids
+            batches = list(locked.only("number")[:count])
+            told = cls.objects.filter(pk__in=[batch.pk for batch in batches])
+            told.update(dispatched_at=Now())
+        return batches
 
     @classmethod
     def in_flight(cls, job: BackgroundJob) -> int:
@@ -371,11 +385,15 @@ class JobBatch(models.Model):
     @classmethod
     def append(cls, job: BackgroundJob, chunks: Sequence[Sequence[int]]) -> None:
         """One more pending batch for each chunk of item ids. Call it with the job's row locked."""
-        last = cls.objects.filter(job=job).aggregate(last=models.Max("number"))["last"] or 0
         cls.objects.bulk_create(
             cls(job=job, number=number, item_ids=list(chunk))
-            for number, chunk in enumerate(chunks, last + 1)
+            for number, chunk in enumerate(chunks, cls.count_of(job) + 1)
         )
+
+    @classmethod
+    def count_of(cls, job: BackgroundJob) -> int:
+        """How many batches the job has so far: they are numbered from 1, without gaps."""
+        return cls.objects.filter(job=job).aggregate(last=models.Max("number"))["last"] or 0
 
 
 # What a person can do about a failed item, by its error_class.

@@ -46,10 +46,13 @@ def reconcile() -> None:
 
 def fail_overdue_jobs() -> None:
     """What they have finished is kept; batches in work save nothing any more."""
-    for job in BackgroundJob.objects.overdue():
-        reason = f"The job was not done within {settings.JOB_TIMEOUT} s (JOB_TIMEOUT)."
-        if job.fail(reason):
-            logger.warning("Job %s: %s", job.pk, reason)
+    late = f"The job was not done within {settings.JOB_TIMEOUT} s (JOB_TIMEOUT)."
+    waiting = f"No worker began the job within {settings.JOB_QUEUE_TIMEOUT} s (JOB_QUEUE_TIMEOUT)."
+    jobs = BackgroundJob.objects
+    for overdue, reason in ((jobs.overdue(), late), (jobs.never_begun(), waiting)):
+        for job in overdue:
+            if job.fail(reason):
+                logger.warning("Job %s: %s", job.pk, reason)
 
 
 def republish() -> None:
@@ -75,7 +78,7 @@ def republish_plans(patience: int) -> None:
         lost = BackgroundJob.objects.told_before(patience)
         for job in lost.select_for_update(skip_locked=True, no_key=True):
             BackgroundJob.objects.filter(pk=job.pk).update(dispatched_at=Now())
-            publish_plan(job.pk)
+            publish_plan(job)
         failpoint("before_reconcile_commit")
 
 
@@ -86,7 +89,7 @@ def dispatch_waiting_batches() -> None:
         free = settings.JOB_PARALLELISM - JobBatch.in_flight(job)
         if free > 0 and job.job_type in JOB_TYPES:
             with transaction.atomic():
-                publish_batches(JOB_TYPES[job.job_type], JobBatch.dispatch(job, free))
+                publish_batches(job, JobBatch.dispatch(job, free))
 
 
 def prune() -> None:

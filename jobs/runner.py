@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
@@ -45,6 +44,8 @@ class JobType(Protocol):
     """What one kind of job does. Item ids are integers that only the job type understands."""
 
     name: str
+    title: str
+    """What operators see of it in Flower: "regenerate-embeddings"."""
     items: str
     """What the items are, in the plural, for people: "notes"."""
     queue: str
@@ -115,9 +116,8 @@ def _create(
             retry_of=retry_of,
             created_at=now,
             dispatched_at=now,
-            deadline_at=now + timedelta(seconds=settings.JOB_TIMEOUT),
         )
-        publish_plan(job.pk)
+        publish_plan(job)
     return job
 
 
@@ -132,26 +132,36 @@ def retry_failed(job: BackgroundJob) -> tuple[BackgroundJob, bool] | None:
     return enqueue(job.user, job.job_type, job.parameters | {"item_ids": item_ids}, retry_of=job)
 
 
-def publish_plan(job_id: UUID) -> None:
+def publish_plan(job: BackgroundJob) -> None:
     from jobs.tasks import plan_job
 
-    publish(plan_job, str(job_id), queue="default")
+    publish(plan_job, str(job.pk), queue="default", says=f"{_title(job)} plan")
 
 
-def publish_batches(job_type: JobType, batch_ids: Sequence[int]) -> None:
+def publish_batches(job: BackgroundJob, batches: Sequence[JobBatch]) -> None:
     from jobs.tasks import run_batch
 
-    for batch_id in batch_ids:
-        publish(run_batch, batch_id, queue=job_type.queue)
+    total = JobBatch.count_of(job) if batches else 0
+    for batch in batches:
+        says = f"{_title(job)} batch {batch.number}/{total}"
+        publish(run_batch, batch.pk, queue=JOB_TYPES[job.job_type].queue, says=says)
 
 
-def publish(task: Task[..., Any], *args: Any, queue: str) -> None:
+def _title(job: BackgroundJob) -> str:
+    # A type that is not known here any more fails when it is planned, not before.
+    title = JOB_TYPES[job.job_type].title if job.job_type in JOB_TYPES else job.job_type
+    return f"{title} job {str(job.pk)[:8]}"
+
+
+def publish(task: Task[..., Any], *args: Any, queue: str, says: str) -> None:
     """Send a message once the transaction commits. The only door to the broker.
+
+    What it `says` is for people who look at Flower: no note's text, and no e-mail address.
 
     A broker that is down or slow costs a few times jobs.broker.TIMEOUT_SECONDS and a
     line in the log: the row stays as it is, and the reconciler publishes again.
     """
-    transaction.on_commit(partial(broker.send, task, args, queue), robust=True)
+    transaction.on_commit(partial(broker.send, task, args, queue, says), robust=True)
 
 
 # --- Planning -------------------------------------------------------------------------------
@@ -182,7 +192,7 @@ def _plan(job_id: UUID) -> None:
         batches = list(_batches(_items(job, job_type), job_type.max_batch_weight))
         JobBatch.append(job, batches)
         job.start(sum(map(len, batches)))
-        publish_batches(job_type, JobBatch.dispatch(job, settings.JOB_PARALLELISM))
+        publish_batches(job, JobBatch.dispatch(job, settings.JOB_PARALLELISM))
         _complete(job, job_type)
         failpoint("before_plan_commit")
     logger.info("Job %s: %s for user %s starts", job.pk, job.job_type, job.user_id)
@@ -217,6 +227,7 @@ def run_batch(batch_id: int, claimant: str) -> None:
     if batch is None:
         return
     failpoint("after_claim")
+    batch.job.begin()
     with about(job=batch.job_id, batch=batch.number, request_id=batch.job.request_id):
         _run_claimed(batch)
 
@@ -331,7 +342,7 @@ def _count(batch: JobBatch, job_type: JobType, **counts: int) -> None:
         raise LeaseLost(batch)
     failpoint("before_commit")
     transaction.on_commit(partial(failpoint, "after_commit"))
-    publish_batches(job_type, JobBatch.dispatch(batch.job, 1))
+    publish_batches(batch.job, JobBatch.dispatch(batch.job, 1))
     transaction.on_commit(partial(_report, batch.job), robust=True)
     _complete(batch.job, job_type)
 

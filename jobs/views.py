@@ -21,6 +21,7 @@ from jobs.serializers import (
     JobStatusSerializer,
 )
 from scribes.api import Conflict, NamedPage
+from scribes.browsable import Place
 
 
 class JobPage(NamedPage):
@@ -37,19 +38,44 @@ class OwnJobs(generics.GenericAPIView[BackgroundJob]):
     def get_queryset(self) -> QuerySet[BackgroundJob]:
         return BackgroundJob.objects.for_user(self.request.user)  # type: ignore[arg-type]
 
+    def places(self, data: Any) -> list[Place]:
+        return [_place(data)]
+
+
+def _place(job: dict[str, Any]) -> Place:
+    """Where one can go from a job, in the browsable API."""
+
+    def url(name: str) -> str:
+        return reverse(name, args=[job["job_id"]])
+
+    links = {"Job": "job-detail", "Status": "job-status", "Failures": "job-failures"}
+    buttons = {}
+    if job["status"] in BackgroundJob.ACTIVE:
+        buttons["Cancel"] = url("job-cancel")
+    elif job.get("failed_items"):
+        buttons["Retry what failed"] = url("job-retry")
+    name = f"{job.get('job_type', 'Job')}: {job['status']}, {job['progress_percent']} %"
+    return Place(name, {label: url(name) for label, name in links.items()}, buttons)
+
 
 @extend_schema(parameters=[JobQuery])
 class JobList(OwnJobs, generics.ListAPIView[BackgroundJob]):
     """Your jobs, newest first."""
 
     pagination_class = JobPage
+    query_class = JobQuery
+
+    def places(self, data: Any) -> list[Place]:
+        return [_place(job) for job in data["jobs"]]
 
     def filter_queryset(  # type: ignore[override]
         self, queryset: QuerySet[BackgroundJob]
     ) -> QuerySet[BackgroundJob]:
         query = JobQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
-        return queryset.filter(**query.validated_data)
+        # The parameters of a retry name every item that had failed.
+        unseen = queryset.defer("parameters", "deadline_at", "dispatched_at", "request_id")
+        return unseen.filter(**query.validated_data)
 
 
 class JobDetail(OwnJobs, generics.RetrieveAPIView[BackgroundJob]):
@@ -57,9 +83,10 @@ class JobDetail(OwnJobs, generics.RetrieveAPIView[BackgroundJob]):
 
 
 class JobCancel(OwnJobs):
+    """Stop the job. What is finished is kept; a batch in work saves nothing any more."""
+
     @extend_schema(request=None, responses={202: JobSerializer})
     def post(self, request: Request, job_id: str) -> Response:
-        """Stop the job. What is finished is kept; a batch in work saves nothing any more."""
         job = self.get_object()
         if not job.cancel():
             raise Conflict("The job has ended already.")
@@ -68,9 +95,10 @@ class JobCancel(OwnJobs):
 
 
 class JobRetry(OwnJobs):
+    """A new job with only the items that failed in this one."""
+
     @extend_schema(request=None, responses={202: JobSerializer})
     def post(self, request: Request, job_id: str) -> Response:
-        """A new job with only the items that failed in this one."""
         job = self.get_object()
         if not job.is_terminal:
             raise Conflict("The job has not ended yet.")
@@ -97,6 +125,10 @@ class JobFailures(OwnJobs):
 
     serializer_class = FailureSerializer
     pagination_class = FailurePage
+    query_class = FailureQuery
+
+    def places(self, data: Any) -> list[Place]:
+        return [_place(JobSerializer(self.get_object()).data)]
 
     def get(self, request: Request, job_id: str) -> Response:
         query = FailureQuery(data=request.query_params)

@@ -5,8 +5,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db.models import TimeField
 from django.utils import timezone
 from rest_framework import serializers
+from rest_framework.exceptions import NotFound
+from rest_framework.fields import empty
+from rest_framework.utils.html import is_html_input
 
 from notes.models import Note
 from reminders import webhook
@@ -20,6 +24,7 @@ from reminders.models import (
     ReminderPreferences,
 )
 from reminders.recurrence import MAX_RULE_CHARACTERS, Recurrence, RuleError, in_words
+from scribes.browsable import Choices, OptionalTimeField, Text
 from scribes.models import User, validate_time_zone
 
 NEXT_TIMES = 5
@@ -35,6 +40,11 @@ class AwareDateTimeField(serializers.DateTimeField):
     default_error_messages = {
         "naive": "Say the offset from UTC: 2027-01-31T19:00:00+01:00, or Z for UTC."
     }
+
+    def get_value(self, dictionary: Any) -> Any:
+        """A form's empty input says nothing."""
+        value = super().get_value(dictionary)
+        return empty if value == "" and is_html_input(dictionary) else value
 
     def enforce_timezone(self, value: datetime) -> datetime:
         if timezone.is_naive(value):
@@ -106,17 +116,17 @@ class LastDeliverySerializer(serializers.ModelSerializer[Delivery]):
         read_only_fields = fields
 
 
-class OwnNoteField(serializers.PrimaryKeyRelatedField[Note]):
-    def get_queryset(self) -> Any:
-        return Note.objects.for_user(self.context["request"].user)
+class NoSuchNote(NotFound):
+    def __init__(self) -> None:
+        super().__init__({"note_id": "There is no such note."})
 
 
 class ReminderSerializer(serializers.ModelSerializer[Reminder]):
-    note_id = OwnNoteField(source="note")
+    note_id = serializers.IntegerField(help_text="The id of one of your notes.")
     scheduled_at = FutureDateTimeField(
         help_text="The next time. With a rule: the first time it fires at or after this."
     )
-    channels = serializers.ListField(
+    channels = Choices(
         child=serializers.ChoiceField(choices=Channel.choices),
         allow_empty=False,
         max_length=len(Channel),
@@ -131,6 +141,13 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
     )
     time_zone = TimeZoneField(
         required=False, help_text="IANA name, for the rule and for people. Yours if not said."
+    )
+    message = Text(
+        max_length=2000,
+        required=False,
+        allow_blank=True,
+        help_text="What the reminder says beside the note's title.",
+        style={"base_template": "textarea.html", "rows": 3},
     )
     rule_in_words = serializers.SerializerMethodField()
     next = serializers.SerializerMethodField(help_text="The next five times, in its time zone.")
@@ -155,7 +172,6 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
             "updated_at",
         )
         read_only_fields = ("status", "error")
-        extra_kwargs = {"message": {"max_length": 2000}}
 
     def get_rule_in_words(self, reminder: Reminder) -> str | None:
         try:
@@ -170,6 +186,12 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
     def get_last_delivery(self, reminder: Reminder) -> dict[str, Any] | None:
         delivery = latest_delivery(reminder)
         return LastDeliverySerializer(delivery).data if delivery else None
+
+    def validate_note_id(self, note_id: int) -> int:
+        """Somebody else's note is as missing as one that never was: 404."""
+        if not Note.objects.for_user(self.context["request"].user).filter(pk=note_id).exists():
+            raise NoSuchNote
+        return note_id
 
     def validate_channels(self, channels: list[str]) -> list[str]:
         return list(dict.fromkeys(channels))
@@ -267,12 +289,12 @@ class PreviewQuery(serializers.Serializer[Any]):
     time_zone = TimeZoneField(required=False, help_text="Yours if not said.")
     scheduled_at = FutureDateTimeField()
 
-    def preview(self, user: User) -> dict[str, Any]:
-        """Raises ValidationError."""
-        zone = ZoneInfo(self.validated_data.get("time_zone") or user.time_zone)
-        earliest = self.validated_data["scheduled_at"]
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The answer."""
+        zone = ZoneInfo(attrs.get("time_zone") or self.context["request"].user.time_zone)
+        earliest = attrs["scheduled_at"]
         start = earliest.astimezone(zone).replace(tzinfo=None)
-        rule = recurrence(self.validated_data["rrule"], start, zone)
+        rule = recurrence(attrs["rrule"], start, zone)
         first = first_time(rule, earliest)
         times = rule.upcoming(first - timedelta(microseconds=1), NEXT_TIMES)
         return {"rule_in_words": in_words(rule), "time_zone": zone.key, "next": times}
@@ -339,6 +361,11 @@ class ReadCount(serializers.Serializer[Any]):
 
 
 class PreferencesSerializer(serializers.ModelSerializer[ReminderPreferences]):
+    serializer_field_mapping = {
+        **serializers.ModelSerializer.serializer_field_mapping,
+        TimeField: OptionalTimeField,
+    }
+
     webhook_url = serializers.CharField(max_length=2000, allow_blank=True, required=False)
     feed_url = serializers.SerializerMethodField(help_text="Whoever knows it can read it.")
 

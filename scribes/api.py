@@ -12,11 +12,12 @@ from django.http.response import HttpResponseBase
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import serializers, views
 from rest_framework.exceptions import APIException
-from rest_framework.pagination import BasePagination
+from rest_framework.pagination import LimitOffsetPagination
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
+from rest_framework.utils.serializer_helpers import ReturnDict
 
 # --- Input ----------------------------------------------------------------------------------
 
@@ -61,7 +62,10 @@ def problem_handler(exception: Exception, context: dict[str, Any]) -> Response |
     if response is not None:
         errors = list(_errors(response.data))
         detail = "; ".join(sentence(error) for error in errors)
-        response.data = problem_body(response.status_code, detail, errors)
+        body = problem_body(response.status_code, detail, errors)
+        # A page in a browser shows errors beside the fields of this one.
+        serializer = getattr(response.data, "serializer", None)
+        response.data = ReturnDict(body, serializer=serializer) if serializer else body
         if getattr(context["request"], "accepted_renderer", JSONRenderer).format == "json":
             response.content_type = PROBLEM_TYPE
     return response
@@ -113,7 +117,7 @@ class PageQuery(serializers.Serializer[Any]):
     offset = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
 
 
-class NamedPage(BasePagination):
+class NamedPage(LimitOffsetPagination):
     """`?limit=&offset=`, answered as {<name>: [...], "total": N}; wrong numbers are a 400."""
 
     name: ClassVar[str]
@@ -121,12 +125,17 @@ class NamedPage(BasePagination):
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         query = PageQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
-        start, limit = query.validated_data["offset"], query.validated_data["limit"]
-        self.total = queryset.count()
-        return list(queryset[start : start + limit])
+        self.request = request
+        self.limit, self.offset = query.validated_data["limit"], query.validated_data["offset"]
+        rows = list(queryset[self.offset : self.offset + self.limit + 1])
+        # The last page tells how many there are; only others need another query.
+        ends_here = len(rows) <= self.limit and (rows or not self.offset)
+        self.count = self.offset + len(rows) if ends_here else queryset.count()
+        self.display_page_controls = self.count > self.limit
+        return rows[: self.limit]
 
     def get_paginated_response(self, data: Any) -> Response:
-        return Response({self.name: data, "total": self.total})
+        return Response({self.name: data, "total": self.count})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         properties = {

@@ -38,11 +38,15 @@ class Root(APIView):
             "reminders": "reminder-list",
             "reminder preferences": "reminder-preferences",
             "reminder preview": "reminder-preview",
+            "renew a secret": "reminder-renew-secret",
             "notifications": "notification-list",
+            "mark all notifications as read": "notification-read-all",
             "me": "me",
             "documentation": "docs",
+            "schema": "schema",
             "sign up": "auth-signup",
             "sign in": "auth-login",
+            "sign in with a browser": "rest_framework:login",
             "admin": "admin:index",
         }
         return Response({key: reverse(name, request=request) for key, name in names.items()})

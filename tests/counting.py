@@ -20,6 +20,7 @@ from jobs.runner import Renew, register
 
 class Counting:
     name = "counting"
+    title = "count"
     items = "numbers"
     queue = "default"
     max_batch_weight = 1000

@@ -1,0 +1,58 @@
+"""Flower, as an operator opens it beside the worker."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+from django.db import transaction
+from playwright.sync_api import Page, expect
+
+from jobs.runner import enqueue, plan
+from notes.indexing import EmbeddingRegeneration
+from scribes.management.commands.demo import psalm
+from scribes.models import User
+from tests.browser.conftest import TakePicture
+from tests.flower import SIGN_IN, flower_process
+from tests.processes import Process
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def regenerate(user: User) -> str:
+    """In batches of two notes, whatever the worker would make of them; the job's short name."""
+    with transaction.atomic():
+        job, _ = enqueue(user, EmbeddingRegeneration.name, {})
+        plan(job.pk)
+    return f"job {str(job.pk)[:8]}"
+
+
+def test_the_password_opens_workers_and_tasks(
+    page: Page,
+    worker: Process,
+    tmp_path: Path,
+    operator: User,
+    settings: LazySettings,
+    take_picture: TakePicture,
+):
+    settings.JOB_BATCH_SIZE = 2
+    for number in range(20, 30):
+        operator.notes.create(**psalm(number))
+    with flower_process(tmp_path) as flower:
+        assert page.request.get(flower.url).status == 401
+        # What a browser sends after its own dialogue.
+        password = b64encode(":".join(SIGN_IN).encode()).decode()
+        page.set_extra_http_headers({"Authorization": f"Basic {password}"})
+
+        page.goto(flower.url)
+        expect(page.get_by_text("browsed@").first).to_be_visible()
+        job = regenerate(operator)
+        page.goto(f"{flower.url}/tasks")
+        last = page.get_by_role("row", name=f"regenerate-embeddings {job} batch 5/5")
+        # The table does not look again by itself.
+        while not last.is_visible() or "SUCCESS" not in last.inner_text():
+            page.reload()
+            expect(page.get_by_role("row").nth(1)).to_be_visible()
+        take_picture(page, "flower")
