@@ -16,6 +16,7 @@ from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from jobs.runner import enqueue
 from notes.indexing import make_due
 from notes.models import Note, text_hash
+from reminders.checks import SWEEP
 from scribes.models import Heartbeat, User
 from tests.browser.conftest import SIZE, TakePicture, sign_in
 from tests.conftest import Web
@@ -176,7 +177,7 @@ def busy_day(database: None) -> BackgroundJob:
         make_job(people[n % 3], minutes_ago, started_at=begun, completed_at=ended, **fields)
     make_job(people[1], status="queued", started_at=None)
     make_due(write_notes(people[2], 400)[:3])
-    for name in ("beat", "reminder sweep", *(f"queue {queue}" for queue in QUEUES)):
+    for name in ("beat", SWEEP, *(f"queue {queue}" for queue in QUEUES)):
         Heartbeat.objects.create(name=name, process="scribes-1:4711", at=Now())
     return _job_under_way(people[0], now)
 
