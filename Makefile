@@ -2,10 +2,14 @@
 # Programs are named with their folder: macOS's make looks for them before it sets a PATH.
 PYTHON ?= python3
 BIN := .venv/bin
+# What Scribes is measured against and shares no packages with.
+PEERS := .data/bench/peers
+# Tests mostly wait for processes. Two at a time, each side with servers of its own.
+SIDE_BY_SIDE := --numprocesses 2 --dist
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test chaos chaos-jobs chaos-rest quality lint fmt
+.PHONY: help demo run test chaos quality bench lint fmt
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -17,20 +21,16 @@ run: $(BIN)/.installed ## run everything until Ctrl-C: API, worker, beat, Flower
 	@$(BIN)/python manage.py embedded $(BIN)/python manage.py up
 
 test: $(BIN)/.installed-dev ## run the whole test suite
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(SIDE_BY_SIDE) loadfile
 
 chaos: $(BIN)/.installed-dev ## do to jobs and reminders what a server room does, and count what was lost
-	@$(MAKE) -j2 chaos-jobs chaos-rest
-
-# Side by side, as they mostly wait; each with servers of its own.
-chaos-jobs:
-	@DATA_DIR=.data/chaos-jobs $(BIN)/pytest tests/chaos/test_chaos.py --long
-
-chaos-rest:
-	@DATA_DIR=.data/chaos-rest $(BIN)/pytest tests/chaos/test_as_shipped.py tests/chaos/test_reminders.py --long
+	@$(BIN)/pytest tests/chaos --long $(SIDE_BY_SIDE) worksteal
 
 quality: $(BIN)/.installed-dev ## how well searches find what they should, on the King James Bible
 	@$(BIN)/pytest tests/quality --quality
+
+bench: $(BIN)/.installed-dev $(PEERS)/.installed ## measure everything side by side with its peers, or PARTS="encode search" of it
+	@DATA_DIR=.data/bench $(BIN)/python manage.py embedded $(BIN)/python -m bench $(PARTS)
 
 lint: $(BIN)/.installed-dev ## check format, style, types, settings, migrations and the API's schema
 	$(BIN)/ruff format --check .
@@ -55,3 +55,8 @@ $(BIN)/.installed: requirements.txt | $(BIN)/pip
 $(BIN)/.installed-dev: requirements-dev.txt requirements.txt | $(BIN)/pip
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	@touch $@ $(BIN)/.installed
+
+$(PEERS)/.installed: bench/peers/requirements.txt
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/pip install --quiet -r $<
+	@touch $@

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from billiard import current_process
 from celery import Celery
 from celery.schedules import crontab
 from celery.signals import (
@@ -41,6 +42,9 @@ def configuration() -> dict[str, Any]:
     return {
         # kombu's name for redis-py's unix:// is redis+socket://
         "broker_url": settings.REDIS_URL.replace("unix://", "redis+socket://", 1),
+        # kombu would take any certificate, unless the URL says ?ssl_cert_reqs=required.
+        "broker_use_ssl": settings.REDIS_URL.startswith("rediss:")
+        and {"ssl_cert_reqs": "required"},
         "broker_transport_options": {
             "global_keyprefix": settings.REDIS_KEY_PREFIX,
             # Above twice the time limit, or a message is delivered again while it is worked on.
@@ -157,8 +161,12 @@ def know_own_concurrency(instance: Any, conf: Any, **_: Any) -> None:
 @worker_process_init.connect
 def leave_the_group(**_: Any) -> None:
     """Whoever stops a worker signals its whole process group, as honcho does. That must not reach
-    the pool: a process in the middle of a batch finishes it, and the worker waits for that."""
-    os.setpgid(0, 0)
+    the pool: a process in the middle of a batch finishes it, and the worker waits for that.
+
+    The pool `solo`, the one for Windows, has no processes but the worker's own.
+    """
+    if current_process().name != "MainProcess":
+        os.setpgid(0, 0)
 
 
 @task_prerun.connect

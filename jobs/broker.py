@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import cache
 from typing import Any
@@ -47,6 +48,8 @@ def _producers() -> ProducerPool:
     options = current_app.conf.broker_transport_options | {
         "socket_timeout": TIMEOUT_SECONDS,
         "socket_connect_timeout": TIMEOUT_SECONDS,
+        # Without this, kombu sleeps for two seconds after a refused connection, then tries again.
+        "max_retries": 0,
     }
     connection = current_app.connection_for_write(
         connect_timeout=TIMEOUT_SECONDS, transport_options=options
@@ -55,9 +58,20 @@ def _producers() -> ProducerPool:
     return ProducerPool(connections, limit=current_app.conf.broker_pool_limit)
 
 
+def waiting(queue: str, limit: int) -> list[str]:
+    """Tasks and arguments of the oldest messages in a queue. Raises redis.RedisError, too."""
+    messages = _redis().lrange(_key(queue), -limit, -1) if limit > 0 else []
+    headers = [json.loads(message)["headers"] for message in reversed(messages)]
+    return [f"{h.get('shadow') or h['task']} {h['argsrepr']}" for h in headers]
+
+
 def queue_length(queue: str) -> int:
     """Messages that wait in a queue. Raises redis.RedisError when Redis does not answer."""
-    return int(_redis().llen(f"{settings.REDIS_KEY_PREFIX}{queue}"))
+    return int(_redis().llen(_key(queue)))
+
+
+def _key(queue: str) -> str:
+    return f"{settings.REDIS_KEY_PREFIX}{queue}"
 
 
 @cache

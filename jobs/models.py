@@ -37,13 +37,18 @@ class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
         return self.filter(status__in=BackgroundJob.TERMINAL)
 
     def ended_by_hour(self) -> Iterable[dict[str, Any]]:
-        """{"hour", "well", "badly"}: how many ended then. Badly is also well but for some items."""
+        """{"hour", "well", "badly"}: how many ended in it. With failed items is badly, too."""
         badly = Q(status=BackgroundJob.Status.FAILED) | Q(failed_items__gt=0)
         hours = self.terminal().order_by().values(hour=TruncHour("completed_at"))
         return hours.annotate(well=Count("pk", filter=~badly), badly=Count("pk", filter=badly))
 
     def overdue(self) -> BackgroundJobQuerySet:
         return self.active().filter(deadline_at__lt=Now())
+
+    def never_begun(self) -> BackgroundJobQuerySet:
+        """Active jobs that waited JOB_QUEUE_TIMEOUT without any work on them."""
+        longest = timedelta(seconds=settings.JOB_QUEUE_TIMEOUT)
+        return self.active().filter(deadline_at=None, created_at__lt=Now() - longest)
 
     def told_before(self, seconds: int) -> BackgroundJobQuerySet:
         """Queued jobs that a message was sent for so long ago that it may be lost."""
@@ -55,7 +60,8 @@ class BackgroundJob(models.Model):
     """One request for work on many items.
 
         queued --plan--> running --last batch--> completed    failed_items may be > 0
-           |                |------deadline----> failed        (also: it cannot be planned)
+           |                |------deadline----> failed        (also: it cannot be planned,
+           |                |                                   or waits for too long)
            '----------------'------cancel------> cancelled
 
     Terminal rows never change. A user has at most one active job of a type.
@@ -97,7 +103,7 @@ class BackgroundJob(models.Model):
     request_id = models.CharField(
         max_length=36, blank=True, default=logs.request_id, help_text="For finding it in the logs."
     )
-    deadline_at = models.DateTimeField()
+    deadline_at = models.DateTimeField(null=True, help_text="Unknown until a batch is in work.")
     dispatched_at = models.DateTimeField(help_text="When the latest message to plan it was sent.")
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
@@ -140,6 +146,13 @@ class BackgroundJob(models.Model):
         return bool(
             queued.update(status=self.Status.RUNNING, total_items=total_items, started_at=Now())
         )
+
+    def begin(self) -> None:
+        """The first of its batches is in work: JOB_TIMEOUT counts from now on. Planned jobs may wait
+        for hours while those of others are done."""
+        if self.deadline_at is None:
+            running = BackgroundJob.objects.running().filter(pk=self.pk, deadline_at=None)
+            running.update(deadline_at=Now() + timedelta(seconds=settings.JOB_TIMEOUT))
 
     def add(self, *, processed: int = 0, failed: int = 0, skipped: int = 0) -> bool:
         """Count one finished batch. False when the job is no longer running.

@@ -46,10 +46,13 @@ def reconcile() -> None:
 
 def fail_overdue_jobs() -> None:
     """What they have finished is kept; batches in work save nothing any more."""
-    for job in BackgroundJob.objects.overdue():
-        reason = f"The job was not done within {settings.JOB_TIMEOUT} s (JOB_TIMEOUT)."
-        if job.fail(reason):
-            logger.warning("Job %s: %s", job.pk, reason)
+    late = f"The job was not done within {settings.JOB_TIMEOUT} s (JOB_TIMEOUT)."
+    waiting = f"No worker began the job within {settings.JOB_QUEUE_TIMEOUT} s (JOB_QUEUE_TIMEOUT)."
+    jobs = BackgroundJob.objects
+    for overdue, reason in ((jobs.overdue(), late), (jobs.never_begun(), waiting)):
+        for job in overdue:
+            if job.fail(reason):
+                logger.warning("Job %s: %s", job.pk, reason)
 
 
 def republish() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
@@ -117,7 +116,6 @@ def _create(
             retry_of=retry_of,
             created_at=now,
             dispatched_at=now,
-            deadline_at=now + timedelta(seconds=settings.JOB_TIMEOUT),
         )
         publish_plan(job)
     return job
@@ -229,6 +227,7 @@ def run_batch(batch_id: int, claimant: str) -> None:
     if batch is None:
         return
     failpoint("after_claim")
+    batch.job.begin()
     with about(job=batch.job_id, batch=batch.number, request_id=batch.job.request_id):
         _run_claimed(batch)
 

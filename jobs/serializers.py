@@ -11,10 +11,14 @@ from jobs.runner import JOB_TYPES
 
 
 class JobSerializer(serializers.ModelSerializer[BackgroundJob]):
-    eta_seconds = serializers.SerializerMethodField(
-        help_text="Until a running job is done, at the speed it had so far; null while unknown."
+    eta_seconds = serializers.IntegerField(
+        read_only=True,
+        allow_null=True,
+        help_text="Until a running job is done, at the speed it had so far; null while unknown.",
     )
-    error_message = serializers.SerializerMethodField(help_text="null unless the job failed.")
+    error_message = serializers.CharField(
+        read_only=True, allow_null=True, help_text="null unless the job failed."
+    )
 
     class Meta:
         model = BackgroundJob
@@ -37,11 +41,18 @@ class JobSerializer(serializers.ModelSerializer[BackgroundJob]):
         )
         read_only_fields = fields
 
-    def get_eta_seconds(self, job: BackgroundJob) -> int | None:
-        return eta_seconds(job, timezone.now())
-
-    def get_error_message(self, job: BackgroundJob) -> str | None:
-        return job.error_message or None
+    def to_representation(self, job: BackgroundJob) -> dict[str, Any]:
+        """Straight from the row, which the JSON encoder understands: people ask for this all the
+        time, and going through a field object for each value took most of the request."""
+        computed = {
+            "eta_seconds": eta_seconds(job, timezone.now()),
+            "error_message": job.error_message or None,
+            "retry_of": job.retry_of_id,
+        }
+        return {
+            name: computed[name] if name in computed else getattr(job, name)
+            for name in self.Meta.fields
+        }
 
 
 class JobStatusSerializer(serializers.ModelSerializer[BackgroundJob]):

@@ -73,7 +73,9 @@ class JobList(OwnJobs, generics.ListAPIView[BackgroundJob]):
     ) -> QuerySet[BackgroundJob]:
         query = JobQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
-        return queryset.filter(**query.validated_data)
+        # The parameters of a retry name every item that had failed.
+        unseen = queryset.defer("parameters", "deadline_at", "dispatched_at", "request_id")
+        return unseen.filter(**query.validated_data)
 
 
 class JobDetail(OwnJobs, generics.RetrieveAPIView[BackgroundJob]):

@@ -14,7 +14,7 @@ from django.db.models import Count, Exists, FloatField, OuterRef, Q, Sum, Value
 from django.db.models.functions import Ceil, Length, Now
 
 from jobs.estimate import items_per_second
-from jobs.models import BackgroundJob, ItemFailure
+from jobs.models import BackgroundJob
 from jobs.runner import Renew, enqueue, publish
 from notes import passages, scripture, serving
 from notes.embedding import Encoder
@@ -96,13 +96,13 @@ class EmbeddingRegeneration:
         return max(save_embedded(notes, model) for model, notes in results)
 
     def finish(self, job: BackgroundJob) -> dict[str, Any]:
-        failed = list(job.failures.values_list("item_id", flat=True))
+        _remember_failures(job)
         return {
             "model": serving.name_of(job.user, job.parameters.get("model")),
             "embedded_notes": job.processed_items,
             "skipped_notes": job.skipped_items,
             "failed_notes": job.failed_items,
-            "switched": serving.go_over(job.user, failed),
+            "switched": serving.go_over(job.user),
         }
 
 
@@ -129,7 +129,7 @@ def _model(user: User, parameters: dict[str, Any]) -> EmbeddingModel:
 
 
 def _notes(ids: Sequence[int]) -> list[Note]:
-    return list(Note.objects.filter(pk__in=ids).order_by("pk"))
+    return list(Note.objects.filter(pk__any_of=ids).order_by("pk"))
 
 
 def _weighed(notes: NoteQuerySet) -> Iterable[tuple[int, int]]:
@@ -178,7 +178,7 @@ def make_due(notes: Iterable[Note]) -> None:
         (EmbeddingDue(note=note, since=Now()) for note in notes),
         update_conflicts=True,
         unique_fields=["note"],
-        update_fields=["since", "handed_over_at"],
+        update_fields=["since", "handed_over_at", "error_class", "error"],
     )
 
 
@@ -225,13 +225,14 @@ def hand_over_due_notes() -> None:
 
 
 def continue_going_over() -> None:
-    """Users whose next model lacks vectors of notes that were edited meanwhile get a job for them."""
+    """Users go over to their next model. Where it lacks vectors of notes that are not due by
+    themselves, since a job ended before its time, they get a job for them."""
     busy = BackgroundJob.objects.active().filter(user=OuterRef("user"))
     served_models = ServedModel.objects.filter(~Exists(busy), next__isnull=False)
     for served in served_models.select_related("user", "next"):
         if served.next and not _abandoned(served.user, served.next):
-            failed = failed_notes(served.user)
-            if not serving.go_over(served.user, failed):
+            stale = Note.objects.for_user(served.user).stale(served.next)
+            if not serving.go_over(served.user) and stale.filter(due=None).exists():
                 parameters = {"only_stale": True, "model": served.next.version}
                 enqueue(served.user, EmbeddingRegeneration.name, parameters)
 
@@ -244,12 +245,30 @@ def _abandoned(user: User, model: EmbeddingModel) -> bool:
     return cancelled and serving.abandon(user)
 
 
-def failed_notes(user: User) -> list[int]:
-    """Notes that failed in one of the user's kept embedding jobs, and were not edited since."""
-    failures = ItemFailure.objects.filter(job__user=user, job__job_type__in=JOB_TYPES)
-    latest = dict(failures.order_by("job__created_at").values_list("item_id", "job__created_at"))
-    notes = Note.objects.for_user(user).filter(pk__in=latest).values_list("pk", "updated_at")
-    return [note for note, updated_at in notes if updated_at <= latest[note]]
+def _remember_failures(job: BackgroundJob) -> None:
+    """The notes that failed in a job are due, with the reason: the job itself is not kept for long.
+
+    Not those that were edited since it was asked for, nor those that somebody is at: what
+    comes of their new text is not known yet.
+    """
+    failures = {failure.item_id: failure for failure in job.failures.all()}
+    failed = Note.objects.filter(pk__in=failures, updated_at__lte=job.created_at).only("pk")
+    locked = failed.select_for_update(no_key=True, skip_locked=True).order_by("pk")
+    EmbeddingDue.objects.bulk_create(
+        (
+            EmbeddingDue(
+                note=note,
+                since=Now(),
+                handed_over_at=Now(),
+                error_class=failures[note.pk].error_class,
+                error=failures[note.pk].message,
+            )
+            for note in locked
+        ),
+        update_conflicts=True,
+        unique_fields=["note"],
+        update_fields=["handed_over_at", "error_class", "error"],
+    )
 
 
 # --- Text -> vectors ------------------------------------------------------------------------
@@ -335,7 +354,7 @@ def save_embedded(embedded: list[EmbeddedNote], model: EmbeddingModel) -> int:
     models = {user: serving.wanted(user, model) for user in {r.note.user_id for r in embedded}}
     notes = [result.note for result in embedded if models[result.note.user_id]]
     unchanged = _lock_unchanged(notes)
-    Passage.objects.filter(note__in=unchanged, model=model).delete()
+    Passage.objects.filter(note__any_of=unchanged, model=model).delete()
     kept = [result for result in embedded if result.note.pk in unchanged and result.spans]
     _copy(kept, model)
     for user_id, targets in models.items():
@@ -345,7 +364,7 @@ def save_embedded(embedded: list[EmbeddedNote], model: EmbeddingModel) -> int:
 
 def _no_more_due(notes: list[int], unchanged: set[int], models: list[int]) -> None:
     """Those that have vectors of all the models that they need, or nothing to embed."""
-    due = EmbeddingDue.objects.filter(note__in=unchanged & set(notes))
+    due = EmbeddingDue.objects.filter(note__any_of=unchanged & set(notes))
     for model in models:
         has = Passage.objects.filter(note=OuterRef("pk"), model=model, current=True)
         due = due.filter(
@@ -356,7 +375,7 @@ def _no_more_due(notes: list[int], unchanged: set[int], models: list[int]) -> No
 
 def _lock_unchanged(notes: list[Note]) -> set[int]:
     ids = [note.pk for note in notes]
-    locked = Note.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
+    locked = Note.objects.select_for_update(no_key=True).filter(pk__any_of=ids).order_by("pk")
     present = dict(locked.values_list("pk", "text_hash"))
     return {note.pk for note in notes if present.get(note.pk) == note.text_hash}
 

@@ -11,6 +11,7 @@ from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
 from pgvector.django import HalfVectorField
 
+from scribes.deletion import TreeQuerySet, lock_tree
 from scribes.models import User
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 CONTENT_MAX_CHARACTERS = 1_000_000
 
 
-class NoteQuerySet(models.QuerySet["Note"]):
+class NoteQuerySet(TreeQuerySet["Note"]):
     def for_user(self, user: User) -> NoteQuerySet:
         return self.filter(user=user)
 
@@ -38,6 +39,10 @@ class NoteQuerySet(models.QuerySet["Note"]):
     def stale(self, model: EmbeddingModel) -> NoteQuerySet:
         """Notes with a text that has no vectors of this model, or only those of an older text."""
         return self.with_text().filter(~Exists(_passages(model, current=True)))
+
+    def failed(self) -> NoteQuerySet:
+        """Notes whose present text could not be embedded when a job last tried."""
+        return self.filter(due__error_class__gt="")
 
     def matching(
         self,
@@ -119,15 +124,8 @@ class Note(models.Model):
                 text_changed(self)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Locks the note, and what belongs to it, from the top: Django deletes from the bottom, and
-        whoever works on them locks from the top, so that each would wait for the other."""
         with transaction.atomic():
-            list(Note.objects.select_for_update().filter(pk=self.pk).values_list("pk"))
-            for relation in self._meta.related_objects:
-                own = relation.related_model._default_manager.filter(  # type: ignore[union-attr]
-                    **{relation.field.name: self.pk}
-                )
-                list(own.order_by("pk").select_for_update().values_list("pk"))
+            lock_tree(Note.objects.filter(pk=self.pk))
             return super().delete(*args, **kwargs)
 
     @property
@@ -189,8 +187,11 @@ class Passage(models.Model):
     """
 
     note = models.ForeignKey(Note, models.CASCADE, related_name="passages", db_index=False)
-    # Copied from the note, so that a search reads one user's rows and no others.
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, db_index=False)
+    # Copied from the note, so that a search reads one user's rows and no others. Not looked up a
+    # second time for each row that is written: the note's own constraint says that the user exists.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, db_index=False, db_constraint=False
+    )
     model = models.ForeignKey(EmbeddingModel, models.CASCADE, db_index=False)
     current = models.BooleanField(help_text="Whether it was made from the text the note has now.")
     ordinal = models.PositiveIntegerField()
@@ -227,13 +228,20 @@ class Passage(models.Model):
 
 
 class EmbeddingDue(models.Model):
-    """A note whose present text is to be embedded. The message that says so may be lost."""
+    """A note whose present text is to be embedded. The message that says so may be lost.
+
+    Another text makes it as new; once the note has all its vectors, it is deleted.
+    """
 
     note = models.OneToOneField(Note, models.CASCADE, primary_key=True, related_name="due")
     since = models.DateTimeField()
     handed_over_at = models.DateTimeField(
         null=True, help_text="When a job was made of it, since nothing came of the message."
     )
+    error_class = models.CharField(
+        max_length=200, default="", help_text="Of what made the latest job fail with it."
+    )
+    error = models.TextField(default="", help_text="Its message.")
 
     class Meta:
         db_table = "embeddings_due"

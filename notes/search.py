@@ -78,6 +78,8 @@ class Query(NamedTuple):
     words: Words | None
     among: NoteQuerySet | None
     """Only these notes; None: all."""
+    without: str = ""
+    """A tsquery: meaning does not find the notes that match it. The words say so by themselves."""
     besides: int = 0
     """Not this one."""
 
@@ -121,14 +123,16 @@ def understood(
     """What the text means and which words it has, as far as the mode asks for it; and what of
     that is out of order."""
     query, degraded = Query(user, None, None, None, among), []
-    if mode != "words":
+    text = text.translate(STRAIGHT_QUOTES)
+    wanted, unwanted = _parts(text)
+    if mode != "words" and wanted:
         try:
             model = serving.of(user)
-            vector = serving.encoder_of(model).embed([text])[0]
-            query = query._replace(model=model, vector=vector)
+            vector = serving.encoder_of(model).embed([wanted])[0]
+            query = query._replace(model=model, vector=vector, without=_any_of(unwanted))
         except ModelUnavailable:
             degraded = ["meaning"]
-    if mode != "meaning" or degraded:
+    if mode != "meaning" or query.vector is None:
         query = query._replace(words=_words(text))
     return query, degraded
 
@@ -147,6 +151,7 @@ def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
 # Telephones write them curled.
 STRAIGHT_QUOTES = str.maketrans("“”„«»", '"' * 5)
 OPERATORS = re.compile(r'"|(?:^|\s)-\w')
+QUOTED_OR_EXCLUDED = re.compile(r'"[^"]*"|(?<!\S)-("[^"]*"|\w[^\s"]*)')
 # Of a long query. Each costs a look at every note that matches.
 MAX_LEXEMES = 32
 
@@ -165,10 +170,24 @@ SELECT websearch_to_tsquery('english', %(text)s)::text,
 def _words(text: str) -> Words | None:
     """Any of the words match, so that a question finds something, too. With "quotes" or -minus
     in it, what it says. None where there are only stop words."""
-    text = text.translate(STRAIGHT_QUOTES)
     exact, any_word, lexemes, stems = _rows(QUERY, {"text": text, "limit": MAX_LEXEMES})[0]
     tsquery = exact if OPERATORS.search(text) else any_word
     return Words(tsquery, lexemes, stems) if tsquery else None
+
+
+def _parts(text: str) -> tuple[str, list[str]]:
+    """What is left of a query without -minus, and the words and "phrases" that have one."""
+    unwanted = [part[1] for part in QUOTED_OR_EXCLUDED.finditer(text) if part[1]]
+    wanted = QUOTED_OR_EXCLUDED.sub(lambda part: "" if part[1] else part[0], text)
+    return wanted.strip(), unwanted
+
+
+def _any_of(parts: list[str]) -> str:
+    """A tsquery that any of these words and "phrases" match; empty where all are stop words."""
+    if not parts:
+        return ""
+    statement = "SELECT websearch_to_tsquery('english', %s)::text"
+    return str(_rows(statement, [" or ".join(parts)])[0][0])
 
 
 def _owner(user: User) -> str:
@@ -183,27 +202,35 @@ MEANING = """
     SELECT note_id, -min(vector <#> %(vector)s::halfvec) AS similarity
     FROM passages
     WHERE user_id = %(user)s AND model_id = %(model)s AND current
-        AND note_id <> %(besides)s {among}
+        AND note_id <> %(besides)s {among} {without}
     GROUP BY note_id
 """
+WITHOUT = """
+    AND note_id NOT IN (
+        SELECT id FROM notes WHERE words @@ (%(owner)s::tsquery && %(without)s::tsquery)
+    )
+"""
 # Inverse document frequency, squared as in tf-idf (once for the query's word, once for the note's):
-# a word that few of the notes have says more. ts_rank counts how often and where a note has it,
-# and divides by the logarithm of its length. `|| ''` makes PostgreSQL unpack a note's words once,
-# and OFFSET 0 lets it be.
+# a word that few of the notes have says more. ts_rank counts how often and where a note has it.
+# With 1, it also divides by the logarithm of the note's length, which takes a look at all its words:
+# once is enough, with the lexeme that every note has once. ts_delete deletes nothing; it makes
+# PostgreSQL unpack a note's words once, and OFFSET 0 lets it be. In float8: a decimal logarithm takes
+# longer than all the rest.
 WORDS = """
-    SELECT note_id, {rank} AS rank
+    SELECT note_id, by_length * ({rank}) AS rank
     FROM (
-        SELECT note_id, {ranks}
+        SELECT note_id, ts_rank(words, %(owner)s::tsquery, 1) AS by_length, {ranks}
         FROM (
-            SELECT id AS note_id, words || '' AS words
+            SELECT id AS note_id, ts_delete(words, '') AS words
             FROM notes
             WHERE words @@ (%(owner)s::tsquery && %(tsquery)s::tsquery) {among}
             OFFSET 0
         ) matching OFFSET 0
-    ) ranked
+    ) ranked,
+    (SELECT count(*)::float8 AS notes FROM notes WHERE user_id = %(user)s {among}) total
 """
-RANK_OF_WORD = "ts_rank(words, (%(lexemes)s::text[])[{n}]::tsquery, 1) AS rank_{n}"
-WEIGHTED = "rank_{n} * ln(1 + %(total)s / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
+RANK_OF_WORD = "ts_rank(words, (%(lexemes)s::text[])[{n}]::tsquery) AS rank_{n}"
+WEIGHTED = "rank_{n} * ln(1 + notes / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
 NO_MEANING = "SELECT 0::bigint AS note_id, 0.0 AS similarity WHERE false"
 NO_WORDS = "SELECT 0::bigint AS note_id, 0.0 AS rank WHERE false"
 
@@ -243,7 +270,10 @@ def ranking(
     among = None if query.among is None else list(query.among.values_list("pk", flat=True))
     meaning, words = NO_MEANING, NO_WORDS
     if query.vector is not None:
-        meaning = MEANING.format(among="" if among is None else "AND note_id = ANY(%(among)s)")
+        meaning = MEANING.format(
+            among="" if among is None else "AND note_id = ANY(%(among)s)",
+            without=WITHOUT if query.without else "",
+        )
     if query.words:
         words = _words_sql(query.words, "" if among is None else "AND id = ANY(%(among)s)")
     return RANKED.format(meaning=meaning, words=words), {
@@ -252,19 +282,15 @@ def ranking(
         "model": query.model and query.model.pk,
         "tsquery": query.words and query.words.tsquery,
         "lexemes": query.words and query.words.lexemes,
-        "total": _total(query.user, among) if query.words else 0,
         "owner": _owner(query.user),
         "among": among,
+        "without": query.without,
         "besides": query.besides,
         "min_similarity": min_similarity,
         "k": RRF_K,
         "limit": limit,
         "offset": offset,
     }
-
-
-def _total(user: User, among: list[int] | None) -> int:
-    return Note.objects.for_user(user).count() if among is None else len(among)
 
 
 def _words_sql(words: Words, among: str) -> str:
@@ -293,47 +319,45 @@ def _rows(statement: str, parameters: Any) -> list[tuple[Any, ...]]:
 # --- What is shown --------------------------------------------------------------------------
 
 
-def _hits(ranked: Sequence[_Ranked], query: Query) -> list[Hit]:
-    """A note that was deleted since it was ranked is left out."""
-    notes = Note.objects.in_bulk([row.note_id for row in ranked])
-    ranked = [row for row in ranked if row.note_id in notes]
-    spans = _nearest_spans([row.note_id for row in ranked if row.why != "words"], query)
-    for row in ranked:
-        if row.note_id not in spans:
-            spans[row.note_id] = _span_with_words(notes[row.note_id].content, query.words)
-    texts = [_text(notes[row.note_id], spans[row.note_id]) for row in ranked]
-    marked = _marked(texts, query.words)
-    return [
-        Hit(
-            notes[row.note_id],
-            row.score,
-            row.similarity,
-            row.why,
-            spans[row.note_id],
-            excerpt(text),
-        )
-        for row, text in zip(ranked, marked, strict=True)
-    ]
-
-
-def _text(note: Note, span: passages.Span) -> str:
-    return note.content[span.start : span.end]
-
-
-NEAREST = """
-SELECT DISTINCT ON (note_id) note_id, char_start, char_end
-FROM passages
-WHERE note_id = ANY(%(notes)s) AND model_id = %(model)s AND current
-ORDER BY note_id, vector <#> %(vector)s::halfvec, ordinal
+# Notes, with their passages that are nearest to the query. All columns but the words, which are large.
+SHOWN = """
+SELECT id, user_id, title, content, preacher, tags, scripture_refs, created_at, updated_at,
+    nearest.char_start, nearest.char_end
+FROM notes
+LEFT JOIN LATERAL (
+    SELECT char_start, char_end FROM passages
+    WHERE note_id = notes.id AND model_id = %(model)s AND current
+    ORDER BY vector <#> %(vector)s::halfvec, ordinal LIMIT 1
+) nearest ON true
+WHERE id = ANY(%(notes)s)
 """
 
 
-def _nearest_spans(note_ids: list[int], query: Query) -> dict[int, passages.Span]:
-    if query.model is None:
-        return {}
-    vector = _literal(query.vector)
-    rows = _rows(NEAREST, {"notes": note_ids, "model": query.model.pk, "vector": vector})
-    return {note: passages.Span(start, end) for note, start, end in rows}
+def _hits(ranked: Sequence[_Ranked], query: Query) -> list[Hit]:
+    """A note that was deleted since it was ranked is left out."""
+    parameters = {
+        "notes": [row.note_id for row in ranked],
+        "model": query.model and query.model.pk,
+        "vector": _literal(query.vector),
+    }
+    notes = {note.pk: note for note in Note.objects.raw(SHOWN, parameters)}
+    found = [(row, notes[row.note_id]) for row in ranked if row.note_id in notes]
+    spans = [_span(row, note, query.words) for row, note in found]
+    texts = [
+        note.content[start:end] for (_, note), (start, end, _) in zip(found, spans, strict=True)
+    ]
+    marked = _marked(texts, query.words)
+    return [
+        Hit(note, row.score, row.similarity, row.why, span, excerpt(text))
+        for (row, note), span, text in zip(found, spans, marked, strict=True)
+    ]
+
+
+def _span(row: _Ranked, note: Any, words: Words | None) -> passages.Span:
+    """The nearest passage; where meaning did not find the note, the part with the words."""
+    if row.why == "words" or note.char_start is None:
+        return _span_with_words(note.content, words)
+    return passages.Span(note.char_start, note.char_end)
 
 
 def _span_with_words(content: str, words: Words | None) -> passages.Span:
@@ -384,32 +408,3 @@ def excerpt(marked: str) -> str:
     part += UNMARK * (part.count(MARK) - part.count(UNMARK))
     cut = ("…" if start else "") + part + ("…" if start + EXCERPT_CHARACTERS < len(marked) else "")
     return html.escape(cut).replace(MARK, "<mark>").replace(UNMARK, "</mark>")
-
-
-# --- How much can be found ------------------------------------------------------------------
-
-
-def coverage(user: User, failed: list[int]) -> dict[str, Any]:
-    """How many of the user's notes meaning can find. Blank notes have nothing to embed.
-
-    `failed` are notes whose embedding failed. Raises ModelUnavailable.
-    """
-    model = serving.of(user)
-    notes = Note.objects.for_user(user)
-    total, with_text = notes.count(), notes.with_text().count()
-    current = notes.embedded(model).count()
-    without = notes.stale(model)
-    failed_count = without.filter(pk__in=failed).count()
-    stale = without.outdated(model).exclude(pk__in=failed).count()
-    return {
-        "total_notes": total,
-        "notes_with_embeddings": current,
-        "notes_without_embeddings": total - current,
-        "current": current,
-        "stale": stale,
-        "missing": with_text - current - stale - failed_count,
-        "failed": failed_count,
-        "coverage_percent": round(100 * current / with_text, 1) if with_text else 100.0,
-        "model": serving.encoder_of(model).name,
-        "dimension": serving.encoder_of(model).dimension,
-    }

@@ -11,6 +11,8 @@ from notes.scripture import VerseRange, references, unreadable
 from notes.search import Hit
 from scribes.browsable import Lines, Text
 
+BEGINNING_CHARACTERS = 300
+
 
 class NoteSerializer(serializers.ModelSerializer[Note]):
     content = Text(
@@ -46,6 +48,31 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
         return [f"scripture_refs: “{piece}” is no reference to scripture." for piece in pieces]
 
 
+class ListedNoteSerializer(NoteSerializer):
+    """A note in the list of all: a hundred contents may be a hundred megabytes."""
+
+    beginning = serializers.CharField(
+        read_only=True,
+        help_text=f"The content's first {BEGINNING_CHARACTERS} characters, as typed.",
+    )
+
+    content = None  # type: ignore[assignment]
+
+    class Meta:
+        model = Note
+        fields = (
+            "id",
+            "title",
+            "beginning",
+            "preacher",
+            "tags",
+            "scripture_refs",
+            "created_at",
+            "updated_at",
+            "warnings",
+        )
+
+
 class NoteFilters(serializers.Serializer[Any]):
     """Which notes: the ones that all of these are true of."""
 
@@ -69,6 +96,9 @@ class NoteFilters(serializers.Serializer[Any]):
         if not verses:
             raise serializers.ValidationError(f"“{text}” is no reference such as “John 3:16-18”.")
         return verses
+
+
+FILTERS = tuple(NoteFilters().fields)
 
 
 class Page(serializers.Serializer[Any]):
@@ -108,13 +138,17 @@ class PassageSerializer(serializers.Serializer[Hit]):
         return heading_over(hit.note.content, hit.span.start)
 
 
-class FoundNoteSerializer(serializers.ModelSerializer[Note]):
-    """A note in a list of results: without its content, which may be long."""
+class FoundNoteSerializer(serializers.Serializer[Note]):
+    """A note in a list of results: without its content, which may be long. With its fields written
+    out: a ModelSerializer would find them out again for every search."""
 
-    class Meta:
-        model = Note
-        fields = ("id", "title", "preacher", "tags", "scripture_refs", "created_at", "updated_at")
-        read_only_fields = fields
+    id = serializers.IntegerField()
+    title = serializers.CharField()
+    preacher = serializers.CharField()
+    tags = serializers.ListField(child=serializers.CharField())
+    scripture_refs = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
 
 
 class SearchResultSerializer(serializers.Serializer[Hit]):
@@ -136,6 +170,14 @@ class SearchResults(serializers.Serializer[Any]):
     )
 
 
+class EmbeddingFailure(serializers.Serializer[Any]):
+    """A note that is tried again every hour, and as soon as its text is another."""
+
+    note_id = serializers.IntegerField(source="pk")
+    error_class = serializers.CharField(source="due__error_class")
+    message = serializers.CharField(source="due__error")
+
+
 class Coverage(serializers.Serializer[Any]):
     total_notes = serializers.IntegerField()
     notes_with_embeddings = serializers.IntegerField()
@@ -143,10 +185,14 @@ class Coverage(serializers.Serializer[Any]):
     current = serializers.IntegerField(help_text="Can be found by meaning.")
     stale = serializers.IntegerField(help_text="Edited since they were embedded.")
     missing = serializers.IntegerField(help_text="Not embedded yet.")
-    failed = serializers.IntegerField(help_text="Their embedding failed: see the last job.")
+    failed = serializers.IntegerField(help_text="Their embedding failed: see `failures`.")
     coverage_percent = serializers.FloatField(help_text="Of the notes that are not blank.")
+    failures = EmbeddingFailure(many=True, help_text="The first of them.")
     model = serializers.CharField()
-    dimension = serializers.IntegerField()
+    dimension = serializers.IntegerField(allow_null=True, help_text="null without its files.")
+    degraded = serializers.ListField(
+        child=serializers.CharField(), help_text="“meaning”, if the model's files cannot be read."
+    )
     last_job = JobSerializer(allow_null=True)
 
 

@@ -49,7 +49,7 @@ def of(user: User) -> EmbeddingModel:
     return served.model if served else default()
 
 
-def name_of(user: User, version: str | None) -> str:
+def name_of(user: User, version: str | None = None) -> str:
     """The name of this model, or of the one the user's searches use. Loads nothing."""
     if version is None:
         served = ServedModel.objects.filter(user=user).select_related("model").first()
@@ -93,14 +93,17 @@ def abandon(user: User) -> bool:
     return bool(ServedModel.objects.filter(user=user).exclude(next=None).update(next=None))
 
 
-def go_over(user: User, failed: list[int] | None = None) -> bool:
-    """Serve the next model, if it has vectors of all notes but those that failed."""
+def go_over(user: User) -> bool:
+    """Serve the next model, if it has vectors of all notes but those that failed by themselves."""
     with transaction.atomic():
         rows = ServedModel.objects.select_for_update(no_key=True).select_related("next")
         served = rows.filter(user=user).exclude(next=None).first()
         if served is None or served.next is None:
             return False
-        if Note.objects.for_user(user).stale(served.next).exclude(pk__in=failed or []).exists():
+        stale = Note.objects.for_user(user).stale(served.next)
+        # Where the model cannot be loaded, it is not the note that failed.
+        failed = Note.objects.failed().exclude(due__error_class=ModelUnavailable.__name__)
+        if stale.exclude(pk__in=failed).exists():
             return False
         ServedModel.objects.filter(user=user).update(
             model=F("next"), previous=F("model"), next=None

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.db.models.functions import Left
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics
@@ -15,14 +16,17 @@ from rest_framework.views import APIView
 from jobs.models import BackgroundJob
 from jobs.runner import enqueue
 from notes import indexing, search
+from notes.coverage import coverage
 from notes.indexing import EmbeddingRegeneration
 from notes.metrics import SEARCH_SECONDS
 from notes.models import Note
 from notes.serializers import (
+    BEGINNING_CHARACTERS,
+    FILTERS,
     Accepted,
     Coverage,
     Estimate,
-    NoteFilters,
+    ListedNoteSerializer,
     NoteListQuery,
     NoteSerializer,
     Page,
@@ -80,11 +84,16 @@ class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
         # What it answers to a POST is the new note.
         return [_place(note) for note in data.get("notes", [data])]
 
+    def get_serializer_class(self) -> type[NoteSerializer]:
+        return NoteSerializer if self.request.method == "POST" else ListedNoteSerializer
+
     def get_queryset(self) -> QuerySet[Note]:
         query = NoteListQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
         ordering = query.validated_data.pop("ordering")
         notes = Note.objects.for_user(self.user).matching(**query.validated_data)
+        beginning = Left("content", BEGINNING_CHARACTERS)
+        notes = notes.defer("content").annotate(beginning=beginning)
         # Notes of the same moment or title keep their order from page to page.
         return notes.order_by(ordering, "-id" if ordering.startswith("-") else "id")
 
@@ -160,7 +169,7 @@ class Search(generics.GenericAPIView[Note]):
         query = self.get_serializer(data=request.data)
         query.is_valid(raise_exception=True)
         options = query.validated_data
-        filters = {key: options.pop(key) for key in list(options) if key in NoteFilters().fields}
+        filters = {key: options.pop(key) for key in FILTERS if key in options}
         user: User = request.user  # type: ignore[assignment]
         among = Note.objects.for_user(user).matching(**filters) if filters else None
         with SEARCH_SECONDS.time():
@@ -192,5 +201,4 @@ class Status(APIView):
     def get(self, request: Request) -> Response:
         user: User = request.user  # type: ignore[assignment]
         jobs = BackgroundJob.objects.for_user(user).filter(job_type__in=indexing.JOB_TYPES)
-        counts = search.coverage(user, indexing.failed_notes(user))
-        return Response(Coverage(counts | {"last_job": jobs.first()}).data)
+        return Response(Coverage(coverage(user) | {"last_job": jobs.first()}).data)

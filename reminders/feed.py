@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -11,7 +12,10 @@ from django.urls import reverse
 from icalendar import Alarm, Calendar, Event, vRecur
 
 from reminders.mail import one_line
-from reminders.models import Reminder, ReminderPreferences
+from reminders.models import UNREADABLE, Reminder, ReminderPreferences
+from reminders.recurrence import to_utc
+
+logger = logging.getLogger(__name__)
 
 # Calendar programs ask for the whole feed again and again.
 MAX_EVENTS = 1000
@@ -37,9 +41,21 @@ def calendar(reminders: Iterable[Reminder]) -> Calendar:
     result.add("version", "2.0")
     result.add("x-wr-calname", "Scribes")
     for reminder in reminders:
-        result.add_component(_event(reminder))
+        if event := _event_or_none(reminder):
+            result.add_component(event)
     result.add_missing_timezones()
     return result
+
+
+def _event_or_none(reminder: Reminder) -> Event | None:
+    """Whatever is wrong with one reminder, the others stay in the feed."""
+    try:
+        event = _event(reminder)
+        event.to_ical()
+    except Exception:
+        logger.exception("Reminder %s cannot be shown in a calendar", reminder.pk)
+        return None
+    return event
 
 
 def _event(reminder: Reminder) -> Event:
@@ -60,13 +76,20 @@ def _event(reminder: Reminder) -> Event:
 
 
 def _rule(reminder: Reminder) -> vRecur | None:
-    """None, too, where the library cannot read it: one reminder must not break the whole feed."""
-    text = reminder.rrule.strip().upper().removeprefix("RRULE:").rstrip(";")
+    """None, too, where it cannot be read: then the calendar shows the next time alone."""
     try:
+        recurrence = reminder.recurrence
+        if recurrence is None:
+            return None
+        text = ";".join(f"{name}={value}" for name, value in recurrence.parts.items())
         rule: vRecur = vRecur.from_ical(text)
-    except ValueError:
+    except UNREADABLE:
         return None
-    return rule or None
+    until = recurrence.arguments.get("until")
+    if until and 1 < until.year < MAXYEAR:
+        # In UTC, as RFC 5545 (3.3.10) has it where the start has a zone.
+        rule["UNTIL"] = [to_utc(until, recurrence.zone).replace(microsecond=0)]
+    return rule
 
 
 def _start(reminder: Reminder) -> datetime:

@@ -1,18 +1,20 @@
 """Signed links: whoever holds one may do one thing to one reminder, without signing in.
 
 Opening a link (GET) changes nothing, since mail scanners open every link in a mail; it shows a page
-with one button. The button, and mail programs that know RFC 8058, send POST, which does it.
+with one button. The button, and mail programs that know RFC 8058, send POST, which does it. A
+second POST of the same link changes nothing more, and says what became of the first.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.conf import settings
 from django.core import signing
 from django.urls import reverse
 
-from reminders.models import Reminder
+from reminders.models import Delivery, Reminder
 
 SALT = "reminders.links"
 VALID_FOR = timedelta(days=60)
@@ -26,29 +28,62 @@ LABELS = {
 }
 
 
-def link(reminder: Reminder, action: str) -> str:
-    token = signing.dumps([reminder.pk, action], salt=SALT)
+class Wish(NamedTuple):
+    """What a link asks for."""
+
+    reminder: Reminder
+    action: str
+    occurrence: int
+    """Of which the mail told, in seconds since 1970."""
+
+
+def link(delivery: Delivery, action: str) -> str:
+    occurrence = int(delivery.occurrence_at.timestamp())
+    token = signing.dumps([delivery.reminder_id, action, occurrence], salt=SALT)
     return f"{settings.PUBLIC_URL}{reverse('reminder-link', args=[token])}"
 
 
-def links(reminder: Reminder) -> list[tuple[str, str]]:
+def links(delivery: Delivery) -> list[tuple[str, str]]:
     """(label, URL) of every action."""
-    return [(LABELS[action], link(reminder, action)) for action in ACTIONS]
+    return [(LABELS[action], link(delivery, action)) for action in ACTIONS]
 
 
-def read(token: str) -> tuple[Reminder, str] | None:
-    """The reminder and the action; None if it is forged or too old, or the reminder is gone."""
+def read(token: str) -> Wish | None:
+    """None if the link is forged or too old, or the reminder is gone."""
     try:
-        pk, action = signing.loads(token, salt=SALT, max_age=VALID_FOR)
-    except signing.BadSignature:
+        pk, action, occurrence = signing.loads(token, salt=SALT, max_age=VALID_FOR)
+    except (signing.BadSignature, ValueError):
         return None
     reminder = Reminder.objects.select_related("note").filter(pk=pk).first()
-    return (reminder, action) if reminder else None
+    return Wish(reminder, action, occurrence) if reminder else None
 
 
-def act(reminder: Reminder, action: str, now: datetime) -> bool:
-    """Do it; False if the reminder is in no state for it. Doing it twice is doing it once."""
-    minutes = ACTIONS[action]
+def fulfil(wish: Wish, now: datetime) -> str:
+    """Do it, unless that has been done already; a sentence that says what came of it."""
+    minutes = ACTIONS[wish.action]
     if minutes is None:
-        return reminder.cancel() or reminder.status == Reminder.Status.CANCELLED
-    return reminder.snooze(now + timedelta(minutes=minutes))
+        return _cancel(wish.reminder)
+    return _snooze(wish, now + timedelta(minutes=minutes))
+
+
+def _cancel(reminder: Reminder) -> str:
+    if reminder.cancel() or reminder.status == Reminder.Status.CANCELLED:
+        return "Done: this reminder is cancelled."
+    return "That can no longer be done: the reminder has ended."
+
+
+def _snooze(wish: Wish, until: datetime) -> str:
+    done = wish.reminder.snooze(until, link=f"{wish.action} {wish.occurrence}")
+    wish.reminder.refresh_from_db(fields=["status", "scheduled_at", "time_zone"])
+    if done:
+        return f"Done: it comes again on {_clock(wish.reminder)}."
+    if wish.reminder.status == Reminder.Status.PENDING:
+        return f"Already snoozed: it comes again on {_clock(wish.reminder)}."
+    if wish.reminder.status == Reminder.Status.CANCELLED:
+        return "That can no longer be done: the reminder is cancelled."
+    return "This link has been used already, and the reminder has come again since."
+
+
+def _clock(reminder: Reminder) -> str:
+    moment = reminder.scheduled_at.astimezone(reminder.zone)
+    return f"{moment:%A, %-d %B %Y, %H:%M} ({reminder.time_zone})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import smtplib
-import uuid
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,7 +39,7 @@ def _item(delivery: Delivery) -> dict[str, Any]:
         "due": delivery.occurrence_at.astimezone(reminder.zone).replace(tzinfo=None),
         "zone": reminder.time_zone,
         "is_late": delivery.is_late,
-        "links": links(reminder),
+        "links": links(delivery),
     }
 
 
@@ -62,18 +61,15 @@ def one_line(text: str) -> str:
 def _headers(deliveries: Sequence[Delivery]) -> dict[str, str]:
     headers = {"Message-ID": message_id(deliveries), "Auto-Submitted": "auto-generated"}
     if len(deliveries) == 1:
-        unsubscribe = link(deliveries[0].reminder, "cancel")
+        unsubscribe = link(deliveries[0], "cancel")
         headers["List-Unsubscribe"] = f"<{unsubscribe}>"
         headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     return headers
 
 
 def message_id(deliveries: Sequence[Delivery]) -> str:
-    """The same for the same deliveries, so that a mail sent twice can be recognised as one."""
-    key = deliveries[0].pk
-    if len(deliveries) > 1:
-        members = " ".join(sorted(str(delivery.pk) for delivery in deliveries))
-        key = uuid.uuid5(uuid.NAMESPACE_URL, members)
+    """The same at each attempt, so that a mail sent twice can be recognised as one."""
+    key = deliveries[0].digest or deliveries[0].pk
     return f"<{key}@{urlsplit(settings.PUBLIC_URL).hostname}>"
 
 

@@ -21,15 +21,20 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 from django.db.models import Case, Exists, F, OuterRef, Q, Value, When
 from django.db.models.functions import Now
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
 
 from jobs.models import storable
 from notes.models import Note
 from reminders.recurrence import MAX_RULE_CHARACTERS, Recurrence, RuleError, to_utc
 from scribes import logs
+from scribes.deletion import TreeQuerySet, lock_tree
 from scribes.models import User
 
 # A sweep comes every 15 minutes; what it finds older than this was kept back by something.
 LATE_AFTER = timedelta(minutes=16)
+# In one mail; more of them go out in several.
+DIGEST_MAX_REMINDERS = 100
 
 
 class Channel(models.TextChoices):
@@ -38,24 +43,28 @@ class Channel(models.TextChoices):
     IN_APP = "in_app", "in-app"
 
 
-# What reading a stored rule may raise.
-UNREADABLE = (RuleError, ZoneInfoNotFoundError)
+# What reading a stored zone may raise (a name that is no path is a ValueError), and a stored rule.
+UNKNOWN_ZONE = (ZoneInfoNotFoundError, ValueError, OSError)
+UNREADABLE = (RuleError, *UNKNOWN_ZONE)
 
 
 def zone_or_utc(name: str) -> ZoneInfo:
     """For showing a time: better in UTC than not at all."""
     try:
         return ZoneInfo(name)
-    except ZoneInfoNotFoundError:
+    except UNKNOWN_ZONE:
         return ZoneInfo("UTC")
 
 
-class ReminderQuerySet(models.QuerySet["Reminder"]):
+class ReminderQuerySet(TreeQuerySet["Reminder"]):
     def for_user(self, user: User) -> ReminderQuerySet:
         return self.filter(user=user)
 
     def pending(self) -> ReminderQuerySet:
         return self.filter(status=Reminder.Status.PENDING)
+
+    def to_come(self) -> ReminderQuerySet:
+        return self.pending().filter(scheduled_at__gt=Now())
 
     def due(self, now: datetime) -> ReminderQuerySet:
         return self.pending().filter(scheduled_at__lte=now)
@@ -73,8 +82,10 @@ class Reminder(models.Model):
         pending, sending --cancel--> cancelled
         pending, sending, sent, failed --snooze--> pending
 
-    A new time, rule or zone makes it pending as well. `start_date` and `start_time` are where the
-    rule starts, on the clock of `time_zone`; a snooze moves `scheduled_at` alone.
+    A new time, rule or zone makes it pending as well. What is being sent while the reminder is moved
+    or cancelled may still arrive, but is not tried again; what waits is withdrawn. `start_date` and
+    `start_time` are where the rule starts, on the clock of `time_zone`; a snooze moves
+    `scheduled_at` alone.
     """
 
     class Status(models.TextChoices):
@@ -86,7 +97,10 @@ class Reminder(models.Model):
 
     ACTIVE: ClassVar = (Status.PENDING, Status.SENDING)
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="reminders")
+    # Where db_index is False, another index begins with the same column.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, related_name="reminders", db_index=False
+    )
     note = models.ForeignKey(Note, models.CASCADE, related_name="reminders")
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     scheduled_at = models.DateTimeField(help_text="The next time, or the last one it was due.")
@@ -96,6 +110,12 @@ class Reminder(models.Model):
     rrule = models.CharField("rule", max_length=MAX_RULE_CHARACTERS, blank=True, default="")
     channels = ArrayField(models.CharField(max_length=16, choices=Channel), default=_email_only)
     message = models.TextField(max_length=2000, blank=True, default="")
+    snooze_link = models.CharField(
+        max_length=50,
+        blank=True,
+        default="",
+        help_text="The link in a mail that snoozed it last: a second click on it changes nothing.",
+    )
     error = models.TextField(blank=True, default="", help_text="Why its rule could not go on.")
     request_id = models.CharField(
         max_length=36, blank=True, default=logs.request_id, help_text="For finding it in the logs."
@@ -108,6 +128,9 @@ class Reminder(models.Model):
     class Meta:
         db_table = "reminders"
         ordering = ("scheduled_at", "id")
+        constraints = [
+            models.CheckConstraint(condition=Q(channels__len__gt=0), name="reminder_has_a_channel"),
+        ]
         indexes = [
             # For the sweep: what is done with costs it nothing.
             models.Index(
@@ -118,6 +141,11 @@ class Reminder(models.Model):
 
     def __str__(self) -> str:
         return f"reminder {self.pk} at {self.scheduled_at:%Y-%m-%d %H:%M} UTC"
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        with transaction.atomic():
+            lock_tree(Reminder.objects.filter(pk=self.pk))
+            return super().delete(*args, **kwargs)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -132,9 +160,13 @@ class Reminder(models.Model):
         start = datetime.combine(self.start_date, self.start_time)
         return Recurrence(self.rrule, start, ZoneInfo(self.time_zone))
 
+    @property
+    def is_pending(self) -> bool:
+        return self.status == self.Status.PENDING
+
     def upcoming(self, number: int) -> list[datetime]:
         """The next times it will fire, at most so many, in its zone; empty unless it is pending."""
-        if self.status != self.Status.PENDING:
+        if not self.is_pending:
             return []
         try:
             rule = self.recurrence
@@ -143,17 +175,13 @@ class Reminder(models.Model):
         later = rule.upcoming(self.scheduled_at, number - 1) if rule else []
         return [self.scheduled_at.astimezone(self.zone), *later]
 
-    def change(self, **fields: Any) -> bool:
-        """Write these fields, if the reminder is still in the state it was read in."""
-        same = Reminder.objects.filter(
-            pk=self.pk, status=self.status, scheduled_at=self.scheduled_at
-        )
+    def change(self, **fields: Any) -> None:
+        """Write these fields. The caller has read the reminder under a lock that it still holds."""
         with transaction.atomic():
-            changed = bool(same.update(updated_at=Now(), **fields))
-            if changed and "scheduled_at" in fields:
+            Reminder.objects.filter(pk=self.pk).update(updated_at=Now(), **fields)
+            if "scheduled_at" in fields:
                 # What waits for the quiet hours' end, say, is of the time that it has no more.
-                self._cancel_deliveries()
-        return changed
+                self._withdraw_deliveries()
 
     def cancel(self) -> bool:
         """pending or sending -> cancelled, with its deliveries but for one being sent right now."""
@@ -161,30 +189,32 @@ class Reminder(models.Model):
         with transaction.atomic():
             cancelled = active.update(status=self.Status.CANCELLED, updated_at=Now())
             if cancelled:
-                self._cancel_deliveries()
+                self._withdraw_deliveries()
         return bool(cancelled)
 
-    def snooze(self, until: datetime) -> bool:
-        """any state but cancelled -> pending until then; its rule goes on afterwards."""
+    def snooze(self, until: datetime, link: str = "") -> bool:
+        """any state but cancelled -> pending until then; its rule goes on afterwards.
+
+        `link` names the link in a mail that asks for it. One that asks twice is refused.
+        """
         snoozable = Reminder.objects.filter(pk=self.pk).exclude(status=self.Status.CANCELLED)
+        fields: dict[str, Any] = {}
+        if link:
+            snoozable, fields = snoozable.exclude(snooze_link=link), {"snooze_link": link}
         with transaction.atomic():
             snoozed = snoozable.update(
-                status=self.Status.PENDING, scheduled_at=until, updated_at=Now()
+                status=self.Status.PENDING, scheduled_at=until, updated_at=Now(), **fields
             )
             if snoozed:
-                self._cancel_deliveries()
+                self._withdraw_deliveries()
         return bool(snoozed)
 
-    @classmethod
-    def cancel_orphans(cls, ids: Sequence[int]) -> None:
-        """A delivery that comes back from a failed attempt to a cancelled reminder ends with it."""
-        cancelled = cls.objects.filter(pk=OuterRef("reminder"), status=cls.Status.CANCELLED)
-        orphans = Delivery.objects.pending().filter(Exists(cancelled), reminder__in=ids)
-        orphans.update(status=Delivery.Status.CANCELLED)
-
-    def _cancel_deliveries(self) -> None:
-        waiting = Delivery.objects.pending().filter(reminder=self)
-        waiting.update(status=Delivery.Status.CANCELLED)
+    def _withdraw_deliveries(self) -> None:
+        """What waits is cancelled; what is being sent gets no other attempt."""
+        active = Delivery.objects.filter(reminder=self, status__in=Delivery.ACTIVE)
+        waits = When(status=Delivery.Status.PENDING, then=Value(Delivery.Status.CANCELLED))
+        withdrawn = Delivery.objects.filter(pk__in=active.lock())
+        withdrawn.update(status=Case(waits, default=F("status")), is_withdrawn=True)
 
     @classmethod
     def close(cls, ids: Sequence[int]) -> None:
@@ -205,6 +235,12 @@ class Reminder(models.Model):
         )
 
 
+@receiver(pre_delete, sender=User)
+def delete_reminders_first(instance: User, **kwargs: Any) -> None:
+    """Before Django deletes what users have, in its own order: see scribes.deletion."""
+    Reminder.objects.for_user(instance).delete()
+
+
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def pending(self) -> DeliveryQuerySet:
         return self.filter(status=Delivery.Status.PENDING)
@@ -216,10 +252,19 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """Pending, and its time has come."""
         return self.pending().filter(next_attempt_at__lte=Now())
 
-    def locked(self, digest: uuid.UUID) -> list[uuid.UUID]:
-        """The keys of those of a digest, locked in their order: two processes that want the same
-        digest never hold what the other one waits for."""
-        rows = self.filter(digest=digest).order_by("pk").select_for_update(no_key=True)
+    def expired(self) -> DeliveryQuerySet:
+        """Being sent for longer than a lease."""
+        return self.sending().filter(lease_expires_at__lt=Now())
+
+    def mail_of(self, digest: uuid.UUID) -> DeliveryQuerySet:
+        """As much of a digest as goes into one mail."""
+        earliest = self.filter(digest=digest).order_by("occurrence_at", "pk")
+        return self.filter(pk__in=earliest.values("pk")[:DIGEST_MAX_REMINDERS])
+
+    def lock(self) -> list[uuid.UUID]:
+        """Their keys, locked in the order of the keys: two processes that want several of the same
+        never hold what the other one waits for."""
+        rows = self.order_by("pk").select_for_update(no_key=True)
         return list(rows.values_list("pk", flat=True))
 
     def told_before(self, seconds: int) -> DeliveryQuerySet:
@@ -234,10 +279,11 @@ class Delivery(models.Model):
         pending --claim--> sending --the far end took it--> sent
            ^------------------'  it may succeed later, or the lease expired
                               '--it never will, or attempts used up--> failed
-        pending --the reminder is cancelled or snoozed--> cancelled
+        pending --the reminder is cancelled or moved--> cancelled
+        sending --the same meanwhile, and this attempt failed for now--> cancelled
 
     `claim_seq` is the fencing token, as in jobs.models.JobBatch. The id is what the far end knows
-    it by, the same at each attempt.
+    it by, the same at each attempt; the mail of a digest it knows by `digest`.
     """
 
     class Status(models.TextChoices):
@@ -248,15 +294,24 @@ class Delivery(models.Model):
         CANCELLED = "cancelled"
 
     ACTIVE: ClassVar = (Status.PENDING, Status.SENDING)
+    # The status after an attempt that failed for now.
+    AGAIN: ClassVar = Case(
+        When(is_withdrawn=True, then=Value(Status.CANCELLED)), default=Value(Status.PENDING)
+    )
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    reminder = models.ForeignKey(Reminder, models.CASCADE, related_name="deliveries")
+    reminder = models.ForeignKey(
+        Reminder, models.CASCADE, related_name="deliveries", db_index=False
+    )
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="deliveries")
     occurrence_at = models.DateTimeField()
     channel = models.CharField(max_length=16, choices=Channel)
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
     is_late = models.BooleanField(
         default=False, help_text="Found long after its time, as after an outage."
+    )
+    is_withdrawn = models.BooleanField(
+        default=False, help_text="Its reminder was cancelled or moved before it had ended."
     )
     digest = models.UUIDField(null=True, help_text="Goes out in one mail with all that share it.")
     attempts = models.PositiveSmallIntegerField(default=0)
@@ -310,18 +365,24 @@ class Delivery(models.Model):
 
     @classmethod
     def claim(cls, delivery: Delivery) -> list[Delivery]:
-        """pending -> sending, for REMINDER_LEASE_SECONDS: it, and all of its digest.
+        """pending -> sending, for REMINDER_LEASE_SECONDS: it, and what goes out in the same mail.
 
-        Only its id and its digest, which never change, need be known. Empty when there is nothing
-        to claim: it is in other hands, ended, deleted, or waits for its time.
+        Only its id and its digest need be known. Empty when there is nothing to claim: it is in
+        other hands, ended, deleted, or waits for its time.
+
+        At the first attempt a mail's part of a digest becomes a digest of its own, by whose id the
+        far end knows it whatever is withdrawn from it later. What joins the digest too late for
+        this mail goes out in another one, which the far end must not take for the same.
         """
+        mail = When(digest__isnull=False, attempts=0, then=Value(uuid.uuid4()))
         with transaction.atomic():
-            ids = cls.objects.ready().locked(delivery.digest) if delivery.digest else [delivery.pk]
-            claimed = cls.objects.ready().filter(pk__in=ids)
-            if not claimed.update(
+            ready = cls.objects.ready()
+            ids = ready.mail_of(delivery.digest).lock() if delivery.digest else [delivery.pk]
+            if not ready.filter(pk__in=ids).update(
                 status=cls.Status.SENDING,
                 attempts=F("attempts") + 1,
                 claim_seq=F("claim_seq") + 1,
+                digest=Case(mail, default=F("digest"), output_field=models.UUIDField()),
                 lease_expires_at=Now() + timedelta(seconds=settings.REMINDER_LEASE_SECONDS),
             ):
                 return []
@@ -351,7 +412,7 @@ class DeliveryAttempt(models.Model):
         FAILED = "failed", "failed for good"
         LOST = "lost", "its process died"
 
-    delivery = models.ForeignKey(Delivery, models.CASCADE, related_name="log")
+    delivery = models.ForeignKey(Delivery, models.CASCADE, related_name="log", db_index=False)
     number = models.PositiveSmallIntegerField()
     outcome = models.CharField(max_length=16, choices=Outcome)
     reason = models.TextField(blank=True, default="")
@@ -379,7 +440,9 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
 class Notification(models.Model):
     """What the in-app channel shows. It stays when its reminder is deleted."""
 
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="notifications")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.CASCADE, related_name="notifications", db_index=False
+    )
     reminder = models.ForeignKey(Reminder, models.SET_NULL, null=True)
     delivery = models.OneToOneField(Delivery, models.SET_NULL, null=True)
     title = models.CharField(max_length=300)
@@ -443,12 +506,15 @@ class ReminderPreferences(models.Model):
         """`now`, or the end of the quiet hours that it falls into."""
         if self.quiet_from is None or self.quiet_until is None:
             return now
-        clock = now.astimezone(zone).time()
-        if self.quiet_from <= self.quiet_until:
-            quiet = self.quiet_from <= clock < self.quiet_until
-        else:
-            quiet = clock >= self.quiet_from or clock < self.quiet_until
-        return next_time_of_day(self.quiet_until, now, zone) if quiet else now
+        today = now.astimezone(zone).date()
+        over_midnight = timedelta(days=self.quiet_until < self.quiet_from)
+        for day in (today - timedelta(days=1), today):
+            # As instants, not by what clocks show: some of that comes twice a year.
+            start = to_utc(datetime.combine(day, self.quiet_from), zone)
+            end = to_utc(datetime.combine(day + over_midnight, self.quiet_until), zone)
+            if start <= now < end:
+                return end
+        return now
 
     def next_digest(self, now: datetime, zone: ZoneInfo) -> tuple[uuid.UUID, datetime] | None:
         """The digest that gathers what is due now, and when it goes out; None if there is none."""

@@ -12,10 +12,10 @@ end: a rule that finds nothing within forty years has no occurrence.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, datetime, time, timedelta
-from functools import cached_property
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -60,14 +60,14 @@ class Recurrence:
     def __post_init__(self) -> None:
         self.arguments  # noqa: B018 raises RuleError
 
-    @cached_property
-    def parts(self) -> dict[str, str]:
-        return parse(self.rule)
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return _read(self.rule, self.zone)[0]
 
-    @cached_property
-    def arguments(self) -> dict[str, Any]:
+    @property
+    def arguments(self) -> Mapping[str, Any]:
         """For dateutil's rrule."""
-        return dict(_arguments(self.parts, self.zone))
+        return _read(self.rule, self.zone)[1]
 
     def after(self, moment: datetime) -> datetime | None:
         """The first occurrence later than `moment`, both aware; None when there is none."""
@@ -145,6 +145,13 @@ class _BoundedRule(rrule.rrule):
 # --- Reading a rule -------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
+def _read(rule: str, zone: ZoneInfo) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """Its parts and dateutil's arguments; many people have the same rules."""
+    parts = parse(rule)
+    return parts, dict(_arguments(parts, zone))
+
+
 def parse(rule: str) -> dict[str, str]:
     """The parts of a rule by name, in upper case. Raises RuleError.
 
@@ -163,7 +170,7 @@ def parse(rule: str) -> dict[str, str]:
     return parts
 
 
-def _arguments(parts: dict[str, str], zone: ZoneInfo) -> Iterator[tuple[str, Any]]:
+def _arguments(parts: Mapping[str, str], zone: ZoneInfo) -> Iterator[tuple[str, Any]]:
     if "COUNT" in parts and "UNTIL" in parts:
         raise RuleError("COUNT and UNTIL exclude each other.")
     if "BYSETPOS" in parts:
@@ -175,14 +182,14 @@ def _arguments(parts: dict[str, str], zone: ZoneInfo) -> Iterator[tuple[str, Any
             yield _argument(name, value, parts, zone)
 
 
-def _check_positions(parts: dict[str, str]) -> None:
+def _check_positions(parts: Mapping[str, str]) -> None:
     if parts.get("FREQ") == "DAILY":
         raise RuleError("BYSETPOS needs a longer period than a day.")
     if parts["BYSETPOS"].count(",") >= MAX_POSITIONS:
         raise RuleError(f"BYSETPOS takes at most {MAX_POSITIONS} values.")
 
 
-def _frequency(parts: dict[str, str]) -> int:
+def _frequency(parts: Mapping[str, str]) -> int:
     frequency = parts.get("FREQ", "")
     if frequency in TOO_DENSE:
         raise RuleError(f"FREQ={frequency} is too dense: a reminder fires at most once a day.")
@@ -191,7 +198,7 @@ def _frequency(parts: dict[str, str]) -> int:
     return FREQUENCIES[frequency]
 
 
-def _argument(name: str, value: str, parts: dict[str, str], zone: ZoneInfo) -> tuple[str, Any]:
+def _argument(name: str, value: str, parts: Mapping[str, str], zone: ZoneInfo) -> tuple[str, Any]:
     if name in RANGES:
         return name.lower(), _numbers(name, value, -RANGES[name], RANGES[name])
     if name in SINGLE:
@@ -228,7 +235,7 @@ def _weekday(text: str) -> rrule.weekday:
     return rrule.weekday(WEEKDAYS.index(text))
 
 
-def _nth_weekday(text: str, parts: dict[str, str]) -> rrule.weekday:
+def _nth_weekday(text: str, parts: Mapping[str, str]) -> rrule.weekday:
     """As in MO, or -1SU: the last Sunday of the month, or of the year."""
     weekday = _weekday(text[-2:])
     if not text[:-2]:
@@ -284,19 +291,19 @@ def in_words(recurrence: Recurrence) -> str:
     return " ".join(filter(None, pieces)) + _end(recurrence)
 
 
-def _every(parts: dict[str, str]) -> str:
+def _every(parts: Mapping[str, str]) -> str:
     unit = UNITS[parts["FREQ"]]
     interval = int(parts.get("INTERVAL", "1"))
     return f"every {unit}" if interval == 1 else f"every {interval} {unit}s"
 
 
-def _months(parts: dict[str, str]) -> str:
+def _months(parts: Mapping[str, str]) -> str:
     if "BYMONTH" not in parts:
         return ""
     return "in " + _listed([MONTHS[int(month) - 1] for month in parts["BYMONTH"].split(",")])
 
 
-def _days(parts: dict[str, str], start: datetime) -> str:
+def _days(parts: Mapping[str, str], start: datetime) -> str:
     """Which days; where the rule names none, they are the start's."""
     named = [_named_days(name, value) for name, value in parts.items() if name in DAY_PARTS]
     if named:
@@ -340,14 +347,14 @@ def _ordinal(number: int) -> str:
     return f"{number}th" if number > 0 else f"{_ordinal(-number)} to last"
 
 
-def _positions(parts: dict[str, str]) -> str:
+def _positions(parts: Mapping[str, str]) -> str:
     if "BYSETPOS" not in parts:
         return ""
     positions = [f"the {_ordinal(int(text))}" for text in parts["BYSETPOS"].split(",")]
     return f"(of these, {_listed(positions)})"
 
 
-def _time_of_day(parts: dict[str, str], start: datetime) -> time:
+def _time_of_day(parts: Mapping[str, str], start: datetime) -> time:
     own = (start.hour, start.minute)
     names = ("BYHOUR", "BYMINUTE")
     hour, minute = (int(parts.get(name, default)) for name, default in zip(names, own, strict=True))

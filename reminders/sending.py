@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import groupby
 from uuid import UUID
 
 from django.conf import settings
@@ -160,8 +161,6 @@ def _record(
     with transaction.atomic():
         _lock(reminders)
         ours = [d.record(outcome, reason, **fields) for d in deliveries]
-        if outcome in (Outcome.POSTPONED, Outcome.LOST):
-            Reminder.cancel_orphans(reminders)
         Reminder.close(reminders)
     failpoint("after_delivery_commit")
     if not all(ours):
@@ -192,7 +191,7 @@ def _postpone(
             deliveries,
             Outcome.POSTPONED,
             reason,
-            status=Delivery.Status.PENDING,
+            status=Delivery.AGAIN,
             next_attempt_at=moment,
             dispatched_at=None,
         )
@@ -330,17 +329,32 @@ def _tell(deliveries: Collection[Delivery]) -> None:
     with transaction.atomic():
         told = Delivery.objects.filter(pk__in=[delivery.pk for delivery in deliveries])
         told.update(dispatched_at=Now())
-        publish_deliveries(deliveries)
+        publish_deliveries(delivery.pk for delivery in deliveries)
 
 
 def release_expired() -> None:
-    """sending -> pending, or failed, where a lease ran out: nobody knows whether it was sent."""
-    for delivery in Delivery.objects.sending().filter(lease_expires_at__lt=Now()):
-        _release(delivery)
+    """sending -> pending, or failed, where a lease ran out: nobody knows whether it was sent.
+
+    What was to go out in one mail comes back at once, or the rest of it would come later, under a
+    Message-ID that the far end has seen. Where its process comes to an end after all, whoever
+    records first wins.
+    """
+    expired = sorted(Delivery.objects.expired(), key=_mail)
+    for _, deliveries in groupby(expired, key=_mail):
+        try:
+            _release(list(deliveries))
+        except DatabaseError:
+            if not connection.is_usable():
+                raise
+            logger.exception("Deliveries of a lost process could not be released")
 
 
-def _release(delivery: Delivery) -> None:
+def _mail(delivery: Delivery) -> UUID:
+    return delivery.digest or delivery.pk
+
+
+def _release(deliveries: list[Delivery]) -> None:
     reason = "The process that sent it died or hung; whether it arrived is not known."
-    given_up = delivery.attempts >= MAX_ATTEMPTS
-    status = Delivery.Status.FAILED if given_up else Delivery.Status.PENDING
-    _record([delivery], Outcome.LOST, reason, status=status, dispatched_at=None)
+    given_up = max(delivery.attempts for delivery in deliveries) >= MAX_ATTEMPTS
+    status = Delivery.Status.FAILED if given_up else Delivery.AGAIN
+    _record(deliveries, Outcome.LOST, reason, status=status, dispatched_at=None)

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db.models import TimeField
 from django.utils import timezone
 from rest_framework import serializers
+from rest_framework.exceptions import NotFound
 from rest_framework.fields import empty
 from rest_framework.utils.html import is_html_input
 
@@ -115,13 +116,13 @@ class LastDeliverySerializer(serializers.ModelSerializer[Delivery]):
         read_only_fields = fields
 
 
-class OwnNoteField(serializers.PrimaryKeyRelatedField[Note]):
-    def get_queryset(self) -> Any:
-        return Note.objects.for_user(self.context["request"].user)
+class NoSuchNote(NotFound):
+    def __init__(self) -> None:
+        super().__init__({"note_id": "There is no such note."})
 
 
 class ReminderSerializer(serializers.ModelSerializer[Reminder]):
-    note_id = OwnNoteField(source="note", help_text="The id of one of your notes.")
+    note_id = serializers.IntegerField(help_text="The id of one of your notes.")
     scheduled_at = FutureDateTimeField(
         help_text="The next time. With a rule: the first time it fires at or after this."
     )
@@ -185,6 +186,12 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
     def get_last_delivery(self, reminder: Reminder) -> dict[str, Any] | None:
         delivery = latest_delivery(reminder)
         return LastDeliverySerializer(delivery).data if delivery else None
+
+    def validate_note_id(self, note_id: int) -> int:
+        """Somebody else's note is as missing as one that never was: 404."""
+        if not Note.objects.for_user(self.context["request"].user).filter(pk=note_id).exists():
+            raise NoSuchNote
+        return note_id
 
     def validate_channels(self, channels: list[str]) -> list[str]:
         return list(dict.fromkeys(channels))

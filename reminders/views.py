@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
-from django.db import transaction
+from django.conf import settings
+from django.db import IntegrityError, transaction
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -13,6 +16,7 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -24,9 +28,11 @@ from reminders.models import (
     Notification,
     Reminder,
     ReminderPreferences,
+    ReminderQuerySet,
 )
 from reminders.serializers import (
     DeliverySerializer,
+    NoSuchNote,
     NotificationQuery,
     NotificationSerializer,
     PreferencesSerializer,
@@ -40,6 +46,23 @@ from reminders.serializers import (
 )
 from scribes.api import Conflict, NamedPage, problem
 from scribes.browsable import Place
+from scribes.models import User
+
+T = TypeVar("T")
+
+
+def unless_its_note_goes(save: Callable[..., T]) -> Callable[..., T]:
+    """In one transaction; 404 where the note was deleted between the look for it and the commit."""
+
+    @wraps(save)
+    def saved(*args: Any, **kwargs: Any) -> T:
+        try:
+            with transaction.atomic():
+                return save(*args, **kwargs)
+        except IntegrityError as error:
+            raise NoSuchNote from error
+
+    return saved
 
 
 class ReminderPage(NamedPage):
@@ -52,8 +75,21 @@ class OwnReminders(generics.GenericAPIView[Reminder]):
     queryset = Reminder.objects.all()
     serializer_class: type[BaseSerializer[Any]] = ReminderSerializer
 
-    def get_queryset(self) -> QuerySet[Reminder]:
-        return Reminder.objects.for_user(self.request.user)  # type: ignore[arg-type]
+    @property
+    def user(self) -> User:
+        return self.request.user  # type: ignore[return-value]
+
+    def get_queryset(self) -> ReminderQuerySet:
+        return Reminder.objects.for_user(self.user)
+
+    def refuse_too_many(self) -> None:
+        """Raises ValidationError where one more to come is one too many. Of a user's requests one
+        at a time comes past here, until its transaction ends, so that the limit is one."""
+        list(User.objects.filter(pk=self.user.pk).select_for_update(no_key=True).values_list("pk"))
+        own = Reminder.objects.for_user(self.user)
+        if own.to_come().count() >= settings.REMINDERS_PER_USER:
+            most = f"{settings.REMINDERS_PER_USER:,}"
+            raise ValidationError(f"You have {most} reminders to come, and no more are allowed.")
 
     def changed(self, reminder: Reminder) -> Response:
         reminder.refresh_from_db()
@@ -103,8 +139,10 @@ class ReminderList(OwnReminders, generics.ListCreateAPIView[Reminder]):
         latest = Prefetch("deliveries", newest, to_attr="latest_deliveries")
         return queryset.filter(**query.filters()).prefetch_related(latest)
 
+    @unless_its_note_goes
     def perform_create(self, serializer: BaseSerializer[Reminder]) -> None:
-        serializer.save(user=self.request.user)
+        self.refuse_too_many()
+        serializer.save(user=self.user)
 
 
 class ReminderDetail(OwnReminders, generics.RetrieveUpdateDestroyAPIView[Reminder]):
@@ -112,18 +150,20 @@ class ReminderDetail(OwnReminders, generics.RetrieveUpdateDestroyAPIView[Reminde
 
     http_method_names = ["get", "patch", "delete", "head", "options"]
 
-    @transaction.atomic
-    def perform_destroy(self, reminder: Reminder) -> None:
-        """Locked before its deliveries, as everywhere: a sender waits, and then finds it gone."""
-        list(Reminder.objects.select_for_update().filter(pk=reminder.pk).values_list("pk"))
-        reminder.delete()
+    def get_queryset(self) -> ReminderQuerySet:
+        """A change waits for another one and for a sweep, or one of them would be undone."""
+        own = super().get_queryset()
+        return own.select_for_update(no_key=True) if self.request.method == "PATCH" else own
 
+    @unless_its_note_goes
     def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         reminder = self.get_object()
         serializer = self.get_serializer(reminder, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
-        if serializer.validated_data and not reminder.change(**serializer.validated_data):
-            raise Conflict("The reminder has just been sent or changed. Look at it and try again.")
+        if serializer.validated_data:
+            if "scheduled_at" in serializer.validated_data and not reminder.is_pending:
+                self.refuse_too_many()
+            reminder.change(**serializer.validated_data)
         return self.changed(reminder)
 
 
@@ -144,10 +184,13 @@ class ReminderSnooze(OwnReminders):
     serializer_class = SnoozeSerializer
 
     @extend_schema(responses=ReminderSerializer)
+    @transaction.atomic
     def post(self, request: Request, pk: int) -> Response:
         reminder = self.get_object()
         query = SnoozeSerializer(data=request.data)
         query.is_valid(raise_exception=True)
+        if not reminder.is_pending:
+            self.refuse_too_many()
         if not reminder.snooze(query.moment()):
             raise Conflict("The reminder is cancelled.")
         return self.changed(reminder)
@@ -195,7 +238,16 @@ class Preferences(generics.RetrieveUpdateAPIView[ReminderPreferences]):
     http_method_names = ["get", "patch", "head", "options"]
 
     def get_object(self) -> ReminderPreferences:
-        return ReminderPreferences.of(self.request.user)  # type: ignore[arg-type]
+        """A change waits for another one, such as a renewed secret, or it would undo that."""
+        preferences = ReminderPreferences.of(self.request.user)  # type: ignore[arg-type]
+        if self.request.method != "PATCH":
+            return preferences
+        same = ReminderPreferences.objects.filter(pk=preferences.pk)
+        return same.select_for_update(no_key=True).get()
+
+    @transaction.atomic
+    def patch(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().patch(request, *args, **kwargs)
 
     def places(self, data: Any) -> list[Place]:
         links = {"Calendar": data["feed_url"], "New secrets": reverse("reminder-renew-secret")}
@@ -309,8 +361,7 @@ class Link(View):
         found = links.read(token)
         if found is None:
             return problem(404, "This link is not valid, or the reminder is gone.")
-        reminder, action = found
-        page: dict[str, Any] = {"title": reminder.note.title, "label": links.LABELS[action]}
+        page = {"title": found.reminder.note.title, "label": links.LABELS[found.action]}
         if request.method == "POST":
-            page["done"] = links.act(reminder, action, timezone.now())
+            page["answer"] = links.fulfil(found, timezone.now())
         return render(request, "reminders/link.html", page)

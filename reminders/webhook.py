@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.client import HTTPException
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from threading import Timer
+from threading import Thread, Timer
 from typing import Any
 
 from django.conf import settings
@@ -26,7 +28,9 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
 from urllib3.util.ssl_match_hostname import CertificateError
 
-# For each step of the connection, and for all of it: an answer that trickles in has its end, too.
+# For the name, for each step of the connection, and for all of it: an answer that trickles in has
+# its end, too. By then the connection stands, or there is nothing to cut.
+LOOK_UP_TIMEOUT_SECONDS = 5
 STEP_TIMEOUT_SECONDS = 10
 TOTAL_TIMEOUT_SECONDS = 20
 
@@ -82,12 +86,32 @@ def check_url(url: str) -> Url:
 
 def resolve(host: str, port: int) -> list[Address]:
     """All addresses of the host. Raises RefusedAddress if any of them is not public, and OSError."""
-    found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    try:
+        found = _look_up(host.strip("[]"), port)
+    except UnicodeError as error:
+        raise RefusedAddress(f"{host} is no name of a host: {error}") from error
     addresses = [ip_address(str(sockaddr[0])) for *_, sockaddr in found]
     for address in addresses:
         if not is_public(address):
             raise RefusedAddress(f"{host} has the address {address}, which is not public.")
     return addresses
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    """In a thread, which is left behind if it takes too long: the system's resolver knows no end."""
+    answer: Future[list[Any]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(LOOK_UP_TIMEOUT_SECONDS)
+    except TimeoutError:
+        raise TimeoutError(f"{host} could not be looked up in time.") from None
 
 
 def post(url: str, secret: str, webhook_id: str, data: dict[str, Any]) -> tuple[int, str]:
@@ -120,6 +144,7 @@ def signature(secret: str, webhook_id: str, now: datetime, body: str) -> dict[st
 @contextmanager
 def _connection(parts: Url) -> Iterator[HTTPConnection]:
     """To a checked address, under the host's own name; cut when its time is over."""
+    end = time.monotonic() + TOTAL_TIMEOUT_SECONDS
     host, port = str(parts.host), parts.port or (443 if parts.scheme == "https" else 80)
     address = str(resolve(host, port)[0])
     if parts.scheme == "https":
@@ -129,7 +154,7 @@ def _connection(parts: Url) -> Iterator[HTTPConnection]:
         )
     else:
         connection = HTTPConnection(address, port, timeout=STEP_TIMEOUT_SECONDS)
-    timer = Timer(TOTAL_TIMEOUT_SECONDS, _cut, [connection])
+    timer = Timer(end - time.monotonic(), _cut, [connection])
     timer.start()
     try:
         yield connection

@@ -127,9 +127,12 @@ class NamedPage(LimitOffsetPagination):
         query.is_valid(raise_exception=True)
         self.request = request
         self.limit, self.offset = query.validated_data["limit"], query.validated_data["offset"]
-        self.count = queryset.count()
+        rows = list(queryset[self.offset : self.offset + self.limit + 1])
+        # The last page tells how many there are; only others need another query.
+        ends_here = len(rows) <= self.limit and (rows or not self.offset)
+        self.count = self.offset + len(rows) if ends_here else queryset.count()
         self.display_page_controls = self.count > self.limit
-        return list(queryset[self.offset : self.offset + self.limit])
+        return rows[: self.limit]
 
     def get_paginated_response(self, data: Any) -> Response:
         return Response({self.name: data, "total": self.count})

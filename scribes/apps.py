@@ -7,4 +7,5 @@ class ScribesConfig(AppConfig):
     name = "scribes"
 
     def ready(self) -> None:
-        import scribes.server_checks  # noqa: F401 registers them
+        import scribes.lookups
+        import scribes.server_checks  # noqa: F401 both register what they define

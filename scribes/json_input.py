@@ -6,6 +6,7 @@ A module of its own, because REST framework's settings name the parser while the
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -16,11 +17,12 @@ from rest_framework.parsers import JSONParser
 def parse_json(body: bytes) -> Any:
     """The value of a JSON text in UTF-8 that PostgreSQL can store.
 
-    Raises ParseError (400) for anything malformed or nested too deeply, for NaN and Infinity,
-    and for the two kinds of text that PostgreSQL refuses: NUL, and halves of surrogate pairs.
+    Raises ParseError (400) for anything malformed or nested too deeply, for NaN, Infinity and
+    numbers too large for a float, such as 1e999, and for the two kinds of text that PostgreSQL
+    refuses: NUL, and halves of surrogate pairs.
     """
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        value = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_finite)
         _check_storable(value)
     except RecursionError:
         raise ParseError("The JSON is nested too deeply.") from None
@@ -31,6 +33,13 @@ def parse_json(body: bytes) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
 
 
 def _check_storable(value: Any) -> None:

@@ -4,6 +4,9 @@ Every app registers a function that yields its families, so all web processes te
 ended long ago is pruned from the tables, so numbers of rows go down as well as up: they are gauges.
 Only what the web processes measure themselves (see scribes.wsgi) is added up over the processes
 of one machine.
+
+django-prometheus is not used: it counts requests and queries in each process, and has a view without
+a token; what is asked here are rows and queues, and for those prometheus-client's Collector is all.
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ from prometheus_client.registry import Collector
 from redis import RedisError
 
 from scribes import health, heartbeats
-from scribes.api import problem
 from scribes.measured import folder as measured_by_web
 
 logger = logging.getLogger(__name__)
@@ -95,6 +97,9 @@ def heartbeat_age() -> Iterator[Metric]:
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
     """For whoever has METRICS_TOKEN: `Authorization: Bearer {token}`."""
+    # Workers and commands register what they count, too, and need nothing else of the API's.
+    from scribes.api import problem
+
     expected = f"Bearer {settings.METRICS_TOKEN}".encode()
     given = request.headers.get("Authorization", "").encode()
     if not hmac.compare_digest(given, expected):

@@ -212,10 +212,8 @@ def workers() -> str:
     queues = {queue: ages.get(heartbeats.of_queue(queue)) for queue in QUEUES}
     if silent := {queue: age for queue, age in queues.items() if _is_silent(age)}:
         raise Fault(
-            "; ".join(
-                f"No worker has taken anything from the queue {queue} {_since(age)}"
-                for queue, age in silent.items()
-            ),
+            "No worker has taken anything from "
+            + ", ".join(f"the queue {queue} {_since(age)}" for queue, age in silent.items()),
             _answering_workers(),
             "sudo systemctl restart scribes-worker, or: python manage.py run_worker",
         )
@@ -382,3 +380,17 @@ def disk() -> str:
             f"free some: du -xh {folder} | sort -h | tail",
         )
     return f"{free:,} MB are free at {folder}"
+
+
+@register("memory")
+def memory() -> str:
+    import psutil  # which takes a moment, and most processes never ask
+
+    free = psutil.virtual_memory().available // 2**20
+    if free < settings.MEMORY_MIN_FREE_MB:
+        raise Fault(
+            f"Only {free} MB of memory are free, less than {settings.MEMORY_MIN_FREE_MB} (MEMORY_MIN_FREE_MB)",
+            "this machine",
+            "set a lower WORKER_CONCURRENCY; who has it: ps aux --sort=-rss | head",
+        )
+    return f"{free:,} MB are free"

@@ -6,7 +6,10 @@ import os
 import uuid
 from pathlib import Path
 
-os.environ.setdefault("DATA_DIR", str(Path(__file__).resolve().parent.parent / ".data" / "test"))
+# Tests that run side by side have servers of their own: pytest-xdist names the sides.
+os.environ["DATA_DIR"] = str(
+    Path(__file__).parent.parent.absolute() / ".data/test" / os.getenv("PYTEST_XDIST_WORKER", "")
+)
 # Through the environment, so that the processes which tests start share it.
 os.environ["REDIS_KEY_PREFIX"] = f"scribes-test-{uuid.uuid4()}:"
 os.environ["SECRET_KEY"] = "a secret of the tests, long enough for HS256"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.chaos.harness import QUICK, Account, Broker, House
 from tests.counting import create_table
 
-accounts: list[Account] = []
+ACCOUNT = "account"
 
 
 @pytest.fixture
@@ -22,11 +23,12 @@ def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 
 
 @pytest.fixture
-def account(request: pytest.FixtureRequest) -> Account:
-    """A line of the table, with the test's own name."""
-    name = request.node.name.removeprefix("test_").replace("_", " ")
-    accounts.append(Account(name))
-    return accounts[-1]
+def account(request: pytest.FixtureRequest) -> Iterator[Account]:
+    """A line of the table, with the test's own name. It is told to whoever writes the table, which
+    may be another process."""
+    account = Account(request.node.name.removeprefix("test_").replace("_", " "))
+    yield account
+    request.node.user_properties.append((ACCOUNT, account.row()))
 
 
 @pytest.fixture
@@ -65,10 +67,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = itertools.chain.from_iterable(terminalreporter.stats.values())
+    told = (getattr(report, "user_properties", ()) for report in reports)
+    accounts = [row for properties in told for name, row in properties if name == ACCOUNT]
     if not accounts:
         return
     head = ("what", "rounds", "faults", "recovery p50", "max", "lost", "duplicated")
-    rows = [head, tuple("---" for _ in head), *(account.row() for account in accounts)]
+    rows = [head, tuple("---" for _ in head), *accounts]
     terminalreporter.section("chaos")
     terminalreporter.write_line(
         f"{platform.processor() or platform.machine()}, {platform.system()}"

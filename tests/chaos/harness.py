@@ -214,7 +214,6 @@ def accept(user: User, job_type: str, parameters: dict[str, Any]) -> BackgroundJ
         parameters=parameters,
         created_at=now,
         dispatched_at=now - timedelta(hours=1),
-        deadline_at=now + timedelta(hours=1),
     )
 
 

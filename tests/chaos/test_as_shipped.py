@@ -91,9 +91,12 @@ def test_the_only_worker_killed_with_default_settings(house_as_shipped: House, a
     worker = house.ready_worker()
     account.rounds = account.faults = 5
     job = make_job("a@example.com", 60_000, seconds=0.02)
-    until_it_moves(job)
-    again = job.batches.filter(status="leased", attempts__gt=1)
+    leased = job.batches.filter(status="leased")
+    again = leased.filter(attempts__gt=1)
     for _ in range(account.faults):
+        # Just after a batch has ended and the next been claimed, so that the kill meets one at work.
+        until_it_moves(job)
+        eventually(lambda: leased.count() == 2)
         kill(worker)
         start = time.monotonic()
         worker = house.worker()

@@ -27,7 +27,6 @@ def make_job(user: User, *, minutes_ago: int = 0, **fields) -> BackgroundJob:
         "job_type": "embedding_regeneration",
         "created_at": created,
         "dispatched_at": created,
-        "deadline_at": created + timedelta(hours=1),
     }
     job = BackgroundJob.objects.create(user=user, **(defaults | fields))
     job.refresh_from_db()

@@ -101,18 +101,44 @@ def test_a_renewed_lease_stays(alice: User):
     assert batch.finish()
 
 
-@pytest.mark.parametrize("status", ["queued", "running"])
-def test_a_job_past_its_deadline_fails_and_keeps_what_is_done(alice: User, status: str):
-    job = start(alice, 200) if status == "running" else enqueue(alice, "counting", {"count": 1})[0]
-    if status == "running":
-        run_batch(batch_ids(job)[0])
+def test_a_job_past_its_deadline_fails_and_keeps_what_is_done(alice: User):
+    job = start(alice, 200)
+    run_batch(batch_ids(job)[0])
     BackgroundJob.objects.update(deadline_at=long_ago(1))
     reconcile()
     job.refresh_from_db()
     assert job.status == "failed"
     assert "JOB_TIMEOUT" in job.error_message
     assert job.completed_at is not None
-    assert job.processed_items == (100 if status == "running" else 0)
+    assert job.processed_items == 100
+    assert enqueue(alice, "counting", {"count": 1})[1]
+
+
+def test_the_deadline_counts_from_the_first_batch_and_not_from_the_request(alice: User, settings):
+    """Behind other people's jobs, one may wait for longer than it may take."""
+    settings.JOB_TIMEOUT = -1
+    job = start(alice, 300)
+    reconcile()
+    first, second, _ = batch_ids(job)
+    settings.JOB_TIMEOUT = 60
+    run_batch(first)
+    job.refresh_from_db()
+    deadline = job.deadline_at
+    assert deadline
+    assert 0 < (deadline - timezone.now()).total_seconds() <= 60
+    run_batch(second)
+    job.refresh_from_db()
+    assert (job.status, job.processed_items, job.deadline_at) == ("running", 200, deadline)
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_job_that_no_worker_begins_fails_after_a_day(alice: User, planned: bool):
+    job = start(alice, 1) if planned else enqueue(alice, "counting", {"count": 1})[0]
+    BackgroundJob.objects.update(created_at=long_ago(settings.JOB_QUEUE_TIMEOUT + 1))
+    reconcile()
+    job.refresh_from_db()
+    assert job.status == "failed"
+    assert "JOB_QUEUE_TIMEOUT" in job.error_message
     assert enqueue(alice, "counting", {"count": 1})[1]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from threading import Event
 
 import pytest
+from django.core.management import call_command
 from django.db import DatabaseError
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
@@ -18,7 +18,7 @@ from scribes.management.commands.demo import psalm
 from scribes.models import User
 from tests.conftest import client_of
 from tests.notes.test_indexing import regenerate, run
-from tests.processes import Process, at_once, eventually
+from tests.processes import at_once
 
 
 def by_meaning(api: APIClient, query: str) -> list[str]:
@@ -29,18 +29,6 @@ def by_meaning(api: APIClient, query: str) -> list[str]:
 @pytest.fixture
 def note(alice: User) -> Note:
     return Note.objects.create(user=alice, **psalm(23))
-
-
-def test_saved_edited_and_deleted_notes_with_a_worker(api: APIClient, worker: Process):
-    note = api.post("/notes", {"title": "Rest", "content": "Beside the still waters."}).json()
-    eventually(lambda: by_meaning(api, "a quiet lake") == ["Rest"])
-    api.patch(f"/notes/{note['id']}", {"content": "A sower went out to sow his seed."})
-    eventually(lambda: Passage.objects.filter(current=True).exists())
-    found = api.post("/semantic/search", {"query": "a farmer in the field"}).json()["results"]
-    assert "sower" in found[0]["passage"]["text"]
-    assert found[0]["similarity_score"] > 0.2
-    api.delete(f"/notes/{note['id']}")
-    assert by_meaning(api, "a farmer in the field") == []
 
 
 def test_an_edited_note_is_not_found_by_what_it_said(api: APIClient, note: Note):
@@ -153,31 +141,41 @@ def test_a_note_that_fails_is_counted_and_tried_again_later(api: APIClient, note
     assert api.get("/semantic/status").json()["coverage_percent"] == 100.0
 
 
-@pytest.mark.django_db(transaction=True)
-def test_edits_during_a_regeneration_end_with_no_stale_vectors(alice: User, worker: Process):
-    notes = [Note.objects.create(user=alice, **psalm(n)) for n in range(1, 31)]
-    ended = Event()
+@pytest.fixture
+def failed_note(api: APIClient, note: Note, no_model, settings) -> Note:
+    """Its job is forgotten, as it is an hour later."""
+    assert regenerate(api).failed_items == 1
+    BackgroundJob.objects.all().delete()
+    settings.EMBEDDING_MODEL = ""
+    return note
 
-    def edit_or_follow(number: int) -> None:
-        api = client_of(alice)
-        if number == 0:
-            job_id = api.post("/semantic/regenerate-embeddings").json()["task_id"]
-            eventually(lambda: api.get(f"/jobs/{job_id}").json()["completed_at"], timeout=120)
-            ended.set()
-        for turn in range(1000 if number else 0):
-            note = notes[(7 * turn + number) % len(notes)]
-            api.patch(f"/notes/{note.pk}", {"content": f"{note.content}\nEdit {turn}."})
-            if ended.wait(0.1):
-                break
 
-    at_once(3, edit_or_follow)
-    eventually(lambda: not EmbeddingDue.objects.exists())
-    assert not Passage.objects.filter(current=False).exists()
-    assert client_of(alice).get("/semantic/status").json()["coverage_percent"] == 100.0
-    for note in Note.objects.all():
-        last = note.passages.order_by("ordinal").last()
-        assert last
-        assert last.char_end == len(note.content)
+def test_a_failure_outlives_its_job(api: APIClient, failed_note: Note):
+    failed_note.title = "Not the text"
+    failed_note.save()
+    status = api.get("/semantic/status").json()
+    assert (status["failed"], status["missing"], status["current"]) == (1, 0, 0)
+    (failure,) = status["failures"]
+    assert (failure["note_id"], failure["error_class"]) == (failed_note.pk, "ModelUnavailable")
+    assert "No embedding model at" in failure["message"]
+    call_command("regenerate_embeddings", "--all-users", "--failed", "--no-wait")
+    job = run(BackgroundJob.objects.get())
+    assert (job.total_items, job.processed_items) == (1, 1)
+    status = api.get("/semantic/status").json()
+    assert (status["failed"], status["current"], status["failures"]) == (0, 1, [])
+
+
+def test_another_text_has_not_failed_yet(api: APIClient, failed_note: Note):
+    api.patch(f"/notes/{failed_note.pk}", {"content": "Another text."})
+    status = api.get("/semantic/status").json()
+    assert (status["failed"], status["missing"]) == (0, 1)
+
+
+def test_a_text_that_is_newer_than_the_job_has_not_failed(api: APIClient, note: Note, no_model):
+    job_id = api.post("/semantic/regenerate-embeddings").json()["task_id"]
+    api.patch(f"/notes/{note.pk}", {"content": "Edited since."})
+    assert run(BackgroundJob.objects.get(pk=job_id)).failed_items == 1
+    assert api.get("/semantic/status").json()["failed"] == 0
 
 
 def test_regeneration_embeds_unchanged_texts_too(api: APIClient, note: Note, monkeypatch):

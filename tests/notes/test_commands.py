@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 from django.core.management import CommandError, call_command
 
-from jobs.models import BackgroundJob, ItemFailure
+from jobs.models import BackgroundJob
 from notes.models import Note, Passage
+from notes.tasks import embed_note
 from scribes.management.commands.demo import psalm
 from scribes.models import User
 from tests.notes.test_indexing import run
@@ -60,14 +61,18 @@ def test_a_dry_run_counts_and_starts_nothing(alice: User, capsys: pytest.Capture
     assert not BackgroundJob.objects.exists()
 
 
-def test_failed_takes_only_what_failed(alice: User, bob: User):
-    notes = [Note.objects.create(user=alice, **psalm(n)) for n in (117, 133)]
-    call_command("regenerate_embeddings", "--user", "alice@example.com", "--no-wait")
-    job = run(BackgroundJob.objects.get())
-    ItemFailure.objects.create(job=job, item_id=notes[1].pk, error_class="E", message="m")
+def test_failed_takes_only_what_failed(alice: User, bob: User, settings):
+    """Alice has the model of her first vectors, whatever the settings say."""
+    old = Note.objects.create(user=alice, **psalm(117))
+    embed_note(old.pk)
+    settings.EMBEDDING_MODEL = "/nowhere"
+    his = Note.objects.create(user=bob, **psalm(133))
+    call_command("regenerate_embeddings", "--all-users", "--no-wait")
+    counts = {job.user: run(job).failed_items for job in BackgroundJob.objects.all()}
+    assert counts == {alice: 0, bob: 1}
     call_command("regenerate_embeddings", "--all-users", "--failed", "--no-wait")
     again = BackgroundJob.objects.active().get()
-    assert again.parameters["item_ids"] == [notes[1].pk]
+    assert again.parameters["item_ids"] == [his.pk]
 
 
 def test_an_unknown_user_is_an_error(db: None):

@@ -84,6 +84,17 @@ def test_list_has_the_one_edited_last_first(api: APIClient, alice: User):
     assert [note["title"] for note in body["notes"]] == ["Note 0", "Note 2"]
 
 
+def test_list_has_the_beginning_of_each_content(api: APIClient, alice: User, note: Note):
+    Note.objects.create(user=alice, title="Long", content="🙏" * CONTENT_MAX_CHARACTERS)
+    answer = api.get("/notes?ordering=title")
+    short, long = answer.json()["notes"]
+    whole = api.get(f"/notes/{note.pk}").json()
+    assert whole.pop("content") == SERMON["content"]
+    assert short == whole | {"beginning": SERMON["content"]}
+    assert long["beginning"] == "🙏" * 300
+    assert len(answer.content) < 10_000
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "offset=-1"])
 def test_list_refuses_wrong_pages(api: APIClient, query: str):
     assert api.get(f"/notes?{query}").status_code == 400

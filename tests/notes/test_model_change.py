@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
 from notes import serving
 from notes.embedding import Encoder, ModelUnavailable, encoder
-from notes.indexing import EmbeddingRegeneration, embed_notes, save_embedded
+from notes.indexing import (
+    DUE_AGAIN_SECONDS,
+    EmbeddingRegeneration,
+    embed_notes,
+    save_embedded,
+)
 from notes.models import EmbeddingDue, EmbeddingModel, Note, Passage, ServedModel
 from notes.tasks import embed_due_notes, embed_note
 from scribes.management.commands.demo import psalm
@@ -237,6 +244,27 @@ def test_damaged_weights_leave_the_search_by_words(
         answer = api.post("/semantic/search", {"query": "brethren"}).json()
         assert answer["degraded"] == ["meaning"]
         assert answer["results"][0]["note"]["title"] == "Psalm 133"
+
+
+def test_nobody_goes_over_to_a_model_that_cannot_be_loaded(
+    api: APIClient, notes: list[Note], tiny: str, tmp_path: Path
+):
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny, folder)
+    job = start(str(folder))
+    shutil.rmtree(folder)
+    encoder.cache_clear()
+    assert run(job).failed_items == len(PSALMS)
+    embed_due_notes()
+    assert not BackgroundJob.objects.active().exists()
+    assert status(api) == ("all-MiniLM-L6-v2", 384, 100.0)
+    assert found(api)[0] == "Psalm 133"
+    shutil.copytree(tiny, folder)
+    long_ago = Now() - timedelta(seconds=DUE_AGAIN_SECONDS + 1)
+    EmbeddingDue.objects.update(since=long_ago, handed_over_at=long_ago)
+    embed_due_notes()
+    run(BackgroundJob.objects.active().get())
+    assert status(api) == ("tiny", 32, 100.0)
 
 
 def test_vectors_are_saved_under_the_model_that_made_them(

@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.db import connection, transaction
 from rest_framework.test import APIClient
 
 from notes import serving
 from notes.embedding import encoder
-from notes.indexing import embed_notes, save_embedded
+from notes.indexing import EmbeddedNote, embed_notes, save_embedded
 from notes.models import Note, Passage
+from notes.passages import Span
 from scribes.management.commands.demo import psalm
 from scribes.models import User
+from tests.conftest import client_of
+from tests.plans import plans_of
 
 PSALMS = (1, 8, 19, 22, 23, 51, 117, 121, 127, 133)
 
@@ -108,6 +112,43 @@ def test_never_finds_somebody_elses_notes(bobs_api: APIClient, psalms: dict[int,
     assert search(bobs_api, "The Lord is my shepherd", min_similarity=-1) == []
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "meaning"])
+@pytest.mark.parametrize(
+    ("excluded", "gone"),
+    [
+        ("-waters", {1, 22, 23}),
+        ('-"still waters"', {23}),
+        ("-“still waters” -brethren", {22, 23, 133}),
+        ("-shepherd -the", {23}),
+        ('"not -shepherd"', set()),
+        ("still-waters - shepherd", set()),
+    ],
+)
+def test_a_minus_excludes_from_both_ways(
+    api: APIClient, psalms: dict[int, Note], mode: str, excluded: str, gone: set[int]
+):
+    found = search(
+        api, f"a quiet place to rest {excluded}", mode=mode, min_similarity=-1, limit=100
+    )
+    assert set(titles(found)) <= {f"Psalm {n}" for n in PSALMS if n not in gone}
+    if mode == "meaning":
+        assert len(found) == len(PSALMS) - len(gone)
+
+
+def test_what_is_excluded_is_not_what_is_meant(api: APIClient, psalms: dict[int, Note]):
+    plain = search(api, "rest", mode="meaning", min_similarity=-1, limit=100)
+    without = search(api, "rest -nicodemus", mode="meaning", min_similarity=-1, limit=100)
+    assert [r["similarity_score"] for r in without] == [r["similarity_score"] for r in plain]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "meaning"])
+def test_an_exclusion_alone_finds_the_other_notes(
+    api: APIClient, psalms: dict[int, Note], mode: str
+):
+    found = search(api, "-waters", mode=mode, limit=100)
+    assert set(titles(found)) == {f"Psalm {n}" for n in PSALMS if n not in (1, 22, 23)}
+
+
 def test_never_finds_deleted_notes_nor_old_texts(api: APIClient, psalms: dict[int, Note]):
     psalms[23].delete()
     psalms[22].content = "Nothing of what it said."
@@ -159,12 +200,56 @@ def test_status_counts_what_can_be_found(api: APIClient, psalms: dict[int, Note]
         "stale": 1,
         "missing": 1,
         "failed": 0,
+        "failures": [],
         "coverage_percent": 81.8,
         "model": "all-MiniLM-L6-v2",
         "dimension": 384,
+        "degraded": [],
         "last_job": None,
     }
 
 
 def test_status_without_notes_is_full_coverage(api: APIClient):
     assert api.get("/semantic/status").json()["coverage_percent"] == 100.0
+
+
+# --- The plan -------------------------------------------------------------------------------
+
+NOTES_OF_A_BATCH = 50
+PASSAGES_OF_A_NOTE = 10
+PASSAGES_OF_A_BATCH = NOTES_OF_A_BATCH * PASSAGES_OF_A_NOTE
+
+
+def fill(users: list[User], batches: int) -> None:
+    """As jobs leave the table: a batch of one user's notes, then one of another's."""
+    model = serving.default()
+    dice = np.random.default_rng(1)
+    spans = [Span(n, n + 1) for n in range(PASSAGES_OF_A_NOTE)]
+    hashes = ["-"] * PASSAGES_OF_A_NOTE
+    for user in users * batches:
+        notes = Note.objects.bulk_create(
+            Note(user=user, title="A note", content="x" * 20, text_hash="-")
+            for _ in range(NOTES_OF_A_BATCH)
+        )
+        shape = NOTES_OF_A_BATCH, PASSAGES_OF_A_NOTE, 384
+        vectors = dice.normal(size=shape).astype(np.float32)
+        embedded = (
+            EmbeddedNote(note, spans, hashes, own) for note, own in zip(notes, vectors, strict=True)
+        )
+        with transaction.atomic():
+            save_embedded(list(embedded), model)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_search_reads_its_users_part_of_the_index_and_nothing_else(alice: User, bob: User):
+    """Also where the user has a third of all passages, and some that vacuum has not seen."""
+    fill([alice, bob, User.objects.create_user("carol@example.com")], batches=4)
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM (ANALYZE) passages")
+    for batches, heap_fetches in ((4, 0), (5, PASSAGES_OF_A_BATCH)):
+        (nodes,) = plans_of(lambda: search(client_of(alice), "rest", mode="meaning"), "min(vector")
+        (scan,) = [node for node in nodes if node.get("Relation Name") == "passages"]
+        assert (scan["Node Type"], scan["Index Name"]) == ("Index Only Scan", "passages_of_user")
+        assert scan["Actual Rows"] == batches * PASSAGES_OF_A_BATCH
+        assert heap_fetches <= scan["Heap Fetches"] <= heap_fetches * 1.1
+        fill([alice], batches=1)

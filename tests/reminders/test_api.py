@@ -6,16 +6,25 @@ from datetime import UTC, date, datetime, timedelta
 from threading import Event
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from notes.models import Note
-from reminders.models import Delivery, Reminder
+from reminders.models import Reminder
+from reminders.sweep import sweep as sweep_at
 from scribes.models import User
 from tests.conftest import client_of
 from tests.processes import at_once, eventually
-from tests.reminders.conftest import Post, deliver, in_hours, local, make_reminder, sweep
+from tests.reminders.conftest import (
+    Post,
+    deliver,
+    in_hours,
+    local,
+    make_reminder,
+    somebody_waits_for_a_lock,
+    sweep,
+)
 
 
 def test_a_reminder_comes_back_as_it_went_in(create: Post, api: APIClient, note: Note):
@@ -70,8 +79,9 @@ REFUSED = {
     "an unknown channel": ({"channels": ["pigeon"]}, "channels.0", "valid choice"),
     "no channel": ({"channels": []}, "channels", "empty"),
     "a long message": ({"message": "x" * 2001}, "message", "2000"),
-    "a missing note": ({"note_id": 10**30}, "note_id", "does not exist"),
     "no number as note": ({"note_id": "one"}, "note_id", ""),
+    "half a note": ({"note_id": 1.5}, "note_id", "integer"),
+    "true as note": ({"note_id": True}, "note_id", "integer"),
     "a rule without end": ({"rrule": "FREQ=DAILY;" + "BYDAY=MO," * 90}, "rrule", "500"),
 }
 
@@ -86,10 +96,83 @@ def test_what_is_refused_and_why(api: APIClient, note: Note, fields, param: str,
     assert not Reminder.objects.exists()
 
 
-def test_another_users_note_does_not_exist(bobs_api: APIClient, note: Note):
-    response = bobs_api.post("/reminders", {"note_id": note.pk, "scheduled_at": in_hours(1)})
-    assert response.status_code == 400
-    assert "does not exist" in response.json()["detail"]
+def test_another_users_note_is_as_missing_as_one_that_never_was(
+    create: Post, api: APIClient, bobs_api: APIClient, note: Note, bob: User
+):
+    his = Note.objects.create(user=bob, title="His")
+    made = create()
+    answers = [
+        bobs_api.post("/reminders", {"note_id": note.pk, "scheduled_at": in_hours(1)}),
+        *(api.post("/reminders", {"note_id": n, "scheduled_at": in_hours(1)}) for n in (0, 10**30)),
+        api.patch(f"/reminders/{made['id']}", {"note_id": his.pk}),
+    ]
+    assert {answer.status_code for answer in answers} == {404}
+    (told,) = {answer.content for answer in answers}
+    assert b"There is no such note." in told
+    assert Reminder.objects.get().note_id == note.pk
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("method", ["post", "patch"])
+def test_a_note_that_is_deleted_meanwhile_is_missing(alice: User, note: Note, method: str):
+    """Between the look for it and the commit, which waits for the deletion."""
+    other = Note.objects.create(user=alice, title="Other")
+    made = make_reminder(note, due_in=timedelta(hours=1))
+    path = f"/reminders/{made.pk}" if method == "patch" else "/reminders"
+    body = {"note_id": other.pk, "scheduled_at": in_hours(2)}
+    held = Event()
+
+    def write_or_delete(number: int) -> int:
+        if number:
+            held.wait(10)
+            return int(getattr(client_of(alice), method)(path, body).status_code)
+        with transaction.atomic():
+            other.delete()
+            held.set()
+            eventually(somebody_waits_for_a_lock, timeout=20)
+        return 0
+
+    assert at_once(2, write_or_delete) == [0, 404]
+    assert Reminder.objects.get().note_id == note.pk
+
+
+def test_a_number_beyond_all_numbers_is_a_400(api: APIClient, db: None):
+    body = '{"note_id": 1e999, "scheduled_at": "2030-01-01T00:00:00Z"}'
+    answer = api.post("/reminders", body, content_type="application/json")
+    assert answer.status_code == 400
+    assert "1e999 is too large" in answer.json()["detail"]
+
+
+# --- How many -------------------------------------------------------------------------------
+
+
+def test_one_too_many_is_refused_until_one_is_gone(
+    create: Post, api: APIClient, note: Note, settings
+):
+    settings.REMINDERS_PER_USER = 2
+    sent = make_reminder(note, status="sent")
+    first, _ = create(), create()
+    body = {"note_id": note.pk, "scheduled_at": in_hours(1)}
+    for path, more in (
+        ("/reminders", body),
+        (f"/reminders/{sent.pk}/snooze", {"minutes": 5}),
+    ):
+        answer = api.post(path, more)
+        assert answer.status_code == 400
+        assert "2 reminders to come" in answer.json()["detail"]
+    assert api.patch(f"/reminders/{sent.pk}", {"scheduled_at": in_hours(1)}).status_code == 400
+    assert api.patch(f"/reminders/{first['id']}", {"scheduled_at": in_hours(2)}).status_code == 200
+    assert api.post(f"/reminders/{first['id']}/snooze", {"minutes": 5}).status_code == 200
+    api.post(f"/reminders/{first['id']}/cancel")
+    assert api.post("/reminders", body).status_code == 201
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_limit_is_one_for_requests_at_once(alice: User, note: Note, settings):
+    settings.REMINDERS_PER_USER = 3
+    body = {"note_id": note.pk, "scheduled_at": in_hours(1)}
+    codes = at_once(8, lambda n: client_of(alice).post("/reminders", body).status_code)
+    assert sorted(codes) == [201] * 3 + [400] * 5
 
 
 CALLS = [
@@ -364,32 +447,39 @@ def test_the_hour_that_a_night_leaves_out_is_only_that_nights(create: Post, api:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("path", ["/reminders/{reminder}", "/notes/{note}"])
-def test_deleting_waits_for_what_is_being_recorded(alice: User, note: Note, path: str):
-    """The sender has locked the reminder and comes to its delivery; deleting must not hold that."""
-    reminder = make_reminder(note)
-    sweep()
+def test_a_change_of_one_field_undoes_no_change_of_another(alice: User, note: Note):
+    reminder = make_reminder(note, due_in=timedelta(hours=1))
+    changes = [{"message": "New"}, {"channels": ["in_app"]}, {"rrule": "FREQ=DAILY"}]
+    url = f"/reminders/{reminder.pk}"
+    codes = at_once(3, lambda n: client_of(alice).patch(url, changes[n]).status_code)
+    assert codes == [200] * 3
+    reminder.refresh_from_db()
+    assert (reminder.message, reminder.channels) == ("New", ["in_app"])
+    assert reminder.rrule == "FREQ=DAILY"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_change_waits_for_a_sweep_and_is_made_of_what_that_leaves(alice: User, note: Note):
+    """Its zone moves with the reminder's next time, not with the one that was just swept."""
+    reminder = make_reminder(note, rrule="FREQ=DAILY", start_time="19:00")
+    following = timezone.now().replace(hour=19, minute=0, second=0, microsecond=0) + timedelta(2)
     held = Event()
 
-    def record_or_delete(number: int) -> int:
+    def sweep_or_change(number: int) -> int:
         if number:
             held.wait(10)
-            url = path.format(reminder=reminder.pk, note=note.pk)
-            return client_of(alice).delete(url).status_code
+            url = f"/reminders/{reminder.pk}"
+            return client_of(alice).patch(url, {"time_zone": "Asia/Tokyo"}).status_code
         with transaction.atomic():
-            Reminder.objects.select_for_update(no_key=True).get(pk=reminder.pk)
+            assert sweep_at(following - timedelta(days=1)) == 1
             held.set()
             eventually(somebody_waits_for_a_lock, timeout=20)
-            return Delivery.objects.update(error="It was being sent.")
+        return 0
 
-    assert at_once(2, record_or_delete) == [1, 204]
-    assert not Reminder.objects.exists()
-
-
-def somebody_waits_for_a_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return bool(cursor.fetchone()[0])
+    assert at_once(2, sweep_or_change) == [0, 200]
+    reminder.refresh_from_db()
+    assert reminder.time_zone == "Asia/Tokyo"
+    assert reminder.scheduled_at.astimezone(reminder.zone).hour == 19
 
 
 def in_a_day() -> str:

@@ -8,19 +8,23 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core import signing
 from django.test import Client
+from django.utils import timezone
 
 from notes.models import Note
 from reminders.links import ACTIONS, SALT, link
-from reminders.models import Reminder
+from reminders.models import Delivery, Reminder
 from tests.mail import MailServer, body
 from tests.reminders.conftest import deliver, make_reminder
 
 
 @pytest.fixture
-def reminder(mail: MailServer, note: Note) -> Reminder:
-    reminder = make_reminder(note, rrule="FREQ=DAILY")
-    deliver(reminder)
-    return reminder
+def delivery(mail: MailServer, note: Note) -> Delivery:
+    return deliver(make_reminder(note, rrule="FREQ=DAILY"))
+
+
+@pytest.fixture
+def reminder(delivery: Delivery) -> Reminder:
+    return delivery.reminder
 
 
 def path(url: str) -> str:
@@ -53,33 +57,53 @@ def test_the_mail_programs_own_button_is_one_post(reminder: Reminder, mail: Mail
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_to_look_at_a_link_changes_nothing(client: Client, reminder: Reminder, action: str):
+def test_to_look_at_a_link_changes_nothing(client: Client, delivery: Delivery, action: str):
     before = Reminder.objects.values().get()
-    page = client.get(path(link(reminder, action)))
+    page = client.get(path(link(delivery, action)))
     assert page.status_code == 200
     assert "<button" in page.content.decode()
     assert Reminder.objects.values().get() == before
 
 
-def test_twice_is_once(client: Client, reminder: Reminder):
+def test_twice_is_once(client: Client, delivery: Delivery):
     for _ in range(2):
-        assert "Done" in client.post(path(link(reminder, "cancel"))).content.decode()
-    assert "can no longer" in client.post(path(link(reminder, "snooze-1h"))).content.decode()
+        assert "Done" in client.post(path(link(delivery, "cancel"))).content.decode()
+    assert "can no longer" in client.post(path(link(delivery, "snooze-1h"))).content.decode()
 
 
-def test_the_page_shows_a_title_as_text(client: Client, reminder: Reminder, note: Note):
+def test_a_second_click_moves_nothing_and_says_when_it_comes(
+    client: Client, mail: MailServer, delivery: Delivery
+):
+    url, reminder = path(link(delivery, "snooze-1h")), delivery.reminder
+    assert "Done: it comes again on " in client.post(url).content.decode()
+    reminder.refresh_from_db()
+    until = reminder.scheduled_at
+    answer = client.post(url).content.decode()
+    assert f"Already snoozed: it comes again on {until:%A, %-d %B %Y, %H:%M} (UTC)." in answer
+    reminder.refresh_from_db()
+    assert reminder.scheduled_at == until
+    # It has come again: the link in the new mail is another one.
+    Reminder.objects.update(scheduled_at=timezone.now(), rrule="")
+    newer = deliver(reminder)
+    assert "has come again since" in client.post(url).content.decode()
+    assert "Done" in client.post(path(link(newer, "snooze-1h"))).content.decode()
+
+
+def test_the_page_shows_a_title_as_text(client: Client, delivery: Delivery, note: Note):
     Note.objects.filter(pk=note.pk).update(title="<script>alert(1)</script>")
-    assert "<script>" not in client.get(path(link(reminder, "cancel"))).content.decode()
+    assert "<script>" not in client.get(path(link(delivery, "cancel"))).content.decode()
 
 
-def test_forged_old_and_orphaned_links_are_404(client: Client, reminder: Reminder, monkeypatch):
-    url = path(link(reminder, "cancel"))
+def test_forged_old_and_orphaned_links_are_404(client: Client, delivery: Delivery, monkeypatch):
+    reminder = delivery.reminder
+    url = path(link(delivery, "cancel"))
     token = url.rsplit("/", 1)[1]
     forged = [
         token[:-1] + ("A" if token[-1] != "A" else "B"),
         token.swapcase(),
-        signing.dumps([reminder.pk, "cancel"], salt="another"),
-        signing.dumps([reminder.pk, "cancel"], salt=SALT, key="another key"),
+        signing.dumps([reminder.pk, "cancel", 0], salt="another"),
+        signing.dumps([reminder.pk, "cancel", 0], salt=SALT, key="another key"),
+        signing.dumps([reminder.pk, "cancel"], salt=SALT),
         "a:b:c",
         "a",
     ]

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from threading import Event
 from zoneinfo import ZoneInfo
 
 import icalendar
 import pytest
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from notes.models import Note
-from reminders.models import Delivery, Notification, ReminderPreferences
+from reminders.feed import calendar
+from reminders.models import Delivery, Notification, Reminder, ReminderPreferences
+from reminders.sending import release_expired
 from reminders.sweep import sweep as sweep_at
 from scribes.models import User
+from tests.conftest import client_of
 from tests.mail import MailServer, body
-from tests.reminders.conftest import Post, again, deliver, make_reminder, send, sweep
+from tests.processes import at_once, eventually
+from tests.reminders.conftest import (
+    Post,
+    again,
+    deliver,
+    make_reminder,
+    send,
+    somebody_waits_for_a_lock,
+    sweep,
+)
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -37,11 +51,30 @@ def at(text: str) -> datetime:
         ("2026-11-24T06:00", "2026-11-24T06:00"),
         ("2026-03-28T23:00", "2026-03-29T05:00"),
         ("2026-10-24T23:00", "2026-10-25T06:00"),
+        ("2026-11-23T06:01", "2026-11-23T06:01"),
     ],
 )
 def test_over_midnight_and_changes_of_clocks(now: str, expected: str):
     """22:00 to 07:00 in Berlin; times here are UTC."""
     night = ReminderPreferences(quiet_from=time(22), quiet_until=time(7))
+    assert night.after_quiet_hours(at(now), BERLIN) == at(expected)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-10-24T23:59", "2026-10-25T00:30"),
+        ("2026-10-25T00:10", "2026-10-25T00:30"),
+        ("2026-10-25T00:30", "2026-10-25T00:30"),
+        ("2026-10-25T01:10", "2026-10-25T01:10"),
+        ("2026-10-26T01:10", "2026-10-26T01:30"),
+        ("2026-03-29T00:59", "2026-03-29T01:30"),
+    ],
+)
+def test_an_end_that_clocks_show_twice_is_the_first(now: str, expected: str):
+    """Until 02:30 in Berlin. On 25 October that is at 00:30 UTC, and clocks show 02:10 twice; on
+    29 March there is no 02:30."""
+    night = ReminderPreferences(quiet_from=time(22), quiet_until=time(2, 30))
     assert night.after_quiet_hours(at(now), BERLIN) == at(expected)
 
 
@@ -113,6 +146,104 @@ def test_a_digest_that_failed_comes_again_as_the_same_mail(
     assert len(mail.messages) == 1
 
 
+def fail_once(mail: MailServer) -> list[str]:
+    """The server is busy at the first message of each Message-ID; all those it saw."""
+    seen: list[str] = []
+
+    def answer(message):
+        seen.append(message["Message-ID"])
+        return "451 Later" if seen.count(seen[-1]) == 1 else "250 OK"
+
+    mail.answer = answer
+    return seen
+
+
+def send_now() -> None:
+    Delivery.objects.pending().update(next_attempt_at=timezone.now())
+    send()
+
+
+def test_a_digest_stays_the_same_mail_whatever_is_withdrawn_from_it(
+    mail: MailServer, alice: User, note: Note
+):
+    """The first attempt may have arrived: then the second must be known for what it is."""
+    ReminderPreferences.objects.create(user=alice, digest_at=time(7))
+    cancelled, snoozed, kept = (make_reminder(note, message=text) for text in ("One", "Two", "Six"))
+    seen = fail_once(mail)
+    sweep()
+    send_now()
+    cancelled.cancel()
+    snoozed.snooze(timezone.now() + timedelta(hours=1))
+    send_now()
+    (message,) = mail.messages
+    assert seen == [message["Message-ID"]] * 2
+    assert "Six" in body(message)
+    assert "One" not in body(message)
+    assert kept.deliveries.get().status == "sent"
+
+
+def test_what_joins_a_digest_late_comes_in_a_mail_of_its_own(
+    mail: MailServer, alice: User, note: Note
+):
+    """Under the first one's Message-ID it might be thrown away as a copy."""
+    ReminderPreferences.objects.create(user=alice, digest_at=time(7))
+    make_reminder(note)
+    make_reminder(note)
+    seen = fail_once(mail)
+    sweep()
+    send_now()
+    make_reminder(note)
+    sweep()
+    send_now()
+    send_now()
+    assert len(seen) == 4
+    assert len(set(seen)) == 2
+    assert sorted(message["Subject"] for message in mail.messages) == [
+        *("2 reminders", "Reminder: Rest"),
+    ]
+
+
+def test_a_long_digest_comes_in_several_mails(
+    mail: MailServer, alice: User, note: Note, monkeypatch
+):
+    monkeypatch.setattr("reminders.models.DIGEST_MAX_REMINDERS", 2)
+    ReminderPreferences.objects.create(user=alice, digest_at=time(7))
+    for _ in range(5):
+        make_reminder(note)
+    sweep()
+    send_now()
+    assert len(mail.messages) == len(mail.copies()) == 3
+    assert set(Delivery.objects.values_list("status", "attempts")) == {("sent", 1)}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_digest_of_a_dead_process_comes_back_as_one(alice: User, note: Note):
+    """While the release of its second reminder waits, the first one is not sent alone."""
+    ReminderPreferences.objects.create(user=alice, digest_at=time(7))
+    reminders = [make_reminder(note) for _ in range(2)]
+    sweep()
+    Delivery.objects.update(next_attempt_at=timezone.now())
+    claimed = Delivery.claim(Delivery.objects.earliest("pk"))
+    assert len(claimed) == 2
+    Delivery.objects.update(lease_expires_at=timezone.now())
+    held = Event()
+
+    def hold_or_release(number: int) -> set[str]:
+        if number:
+            held.wait(10)
+            release_expired()
+        else:
+            with transaction.atomic():
+                Reminder.objects.select_for_update(no_key=True).get(pk=reminders[1].pk)
+                held.set()
+                eventually(somebody_waits_for_a_lock, timeout=20)
+                return set(Delivery.objects.values_list("status", flat=True))
+        return set(Delivery.objects.values_list("status", flat=True))
+
+    assert at_once(2, hold_or_release) == [{"sending"}, {"pending"}]
+    assert len(set(Delivery.objects.values_list("digest", flat=True))) == 1
+
+
 def test_whose_digest_it_is(mail: MailServer, alice: User, bob: User, note: Note):
     for user in (alice, bob):
         ReminderPreferences.objects.create(user=user, digest_at=time(7))
@@ -181,6 +312,30 @@ def test_secrets_are_not_for_the_user_to_choose(api: APIClient):
     assert api.post("/reminders/preferences/renew", {"of": "everything"}).status_code == 400
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_change_brings_no_old_secret_back(api: APIClient, alice: User):
+    """It begins while the secret is being renewed."""
+    old = api.get("/reminders/preferences").json()["webhook_secret"]
+    held = Event()
+
+    def renew_or_change(number: int) -> str:
+        if number:
+            held.wait(10)
+            answer = client_of(alice).patch("/reminders/preferences", {"digest_at": "07:00"})
+            return str(answer.json()["webhook_secret"])
+        with transaction.atomic():
+            preferences = ReminderPreferences.of(alice)
+            preferences.renew("webhook")
+            held.set()
+            eventually(somebody_waits_for_a_lock, timeout=20)
+        return preferences.webhook_secret
+
+    renewed, told = at_once(2, renew_or_change)
+    now = ReminderPreferences.of(alice)
+    assert old != renewed == told == now.webhook_secret
+    assert now.digest_at == time(7)
+
+
 # --- Feed -----------------------------------------------------------------------------------
 
 
@@ -202,14 +357,14 @@ def test_the_feed_has_what_is_pending(create: Post, api: APIClient, client: Clie
     api.post(f"/reminders/{cancelled['id']}/cancel")
     answer = client.get(feed_path(api))
     assert answer.headers["Content-Type"] == "text/calendar; charset=utf-8"
-    calendar = icalendar.Calendar.from_ical(answer.content)
-    weekly, once = sorted(calendar.events, key=lambda event: str(event["UID"]))
+    found = icalendar.Calendar.from_ical(answer.content)
+    weekly, once = sorted(found.events, key=lambda event: str(event["UID"]))
     assert weekly["SUMMARY"] == "Rest; END:VCALENDAR"
     assert weekly["DESCRIPTION"] == "One, two; three"
     assert weekly.start == datetime(2030, 3, 1, 19, tzinfo=BERLIN)
     assert weekly["RRULE"].to_ical() == b"FREQ=WEEKLY;BYDAY=FR"
     assert once.start == datetime(2031, 1, 1, tzinfo=UTC)
-    assert [zone.tz_name for zone in calendar.timezones] == ["Europe/Berlin"]
+    assert [zone.tz_name for zone in found.timezones] == ["Europe/Berlin"]
     assert len(weekly.alarms.times) == 1
 
 
@@ -305,3 +460,21 @@ def test_a_rule_that_cannot_be_written_does_not_break_the_feed(api: APIClient, n
     (event,) = icalendar.Calendar.from_ical(answer.content).walk("VEVENT")
     assert event.decoded("DTSTART") == odd.scheduled_at
     assert "RRULE" not in event
+
+
+def test_a_reminder_that_cannot_be_shown_leaves_the_others_in_the_feed(note: Note):
+    shown = make_reminder(note, rrule="FREQ=DAILY")
+    odd = Reminder(note=note, updated_at=timezone.now(), time_zone="UTC")
+    (event,) = calendar([odd, shown]).events
+    assert str(event["UID"]).startswith(f"reminder-{shown.pk}@")
+
+
+def test_in_the_feed_a_rule_ends_at_an_instant(create: Post, api: APIClient, client: Client):
+    """RFC 5545, 3.3.10: in UTC, where the start has a zone."""
+    create(
+        scheduled_at="2030-03-01T19:00:00+01:00",
+        time_zone="Europe/Berlin",
+        rrule="FREQ=DAILY;UNTIL=20300401T190000",
+    )
+    (event,) = icalendar.Calendar.from_ical(client.get(feed_path(api)).content).events
+    assert event["RRULE"].to_ical() == b"FREQ=DAILY;UNTIL=20300401T170000Z"

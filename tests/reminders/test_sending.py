@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from threading import Event
 from zoneinfo import ZoneInfo
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import transaction
 from django.utils import timezone
 
 from jobs.broker import queue_length
 from notes.models import Note
-from reminders.models import Delivery, Notification, Reminder
-from reminders.sending import MAX_ATTEMPTS, delay, notify, resend, wait
+from reminders.models import Delivery, DeliveryAttempt, Notification, Reminder
+from reminders.sending import MAX_ATTEMPTS, delay, notify, release_expired, resend, wait
 from reminders.tasks import send_deliveries
 from scribes.models import User
 from tests.conftest import forget_queues
 from tests.mail import MailServer, body
-from tests.processes import at_once
-from tests.reminders.conftest import again, deliver, make_reminder, outcomes, send, sweep
+from tests.processes import at_once, eventually
+from tests.reminders.conftest import (
+    again,
+    deliver,
+    make_reminder,
+    outcomes,
+    send,
+    somebody_waits_for_a_lock,
+    sweep,
+)
 
 
 def test_an_e_mail_as_it_arrives(mail: MailServer, note: Note):
@@ -244,6 +254,77 @@ def test_cancelled_while_it_is_sent_it_is_not_tried_again(mail: MailServer, note
     assert delivery.status == "cancelled"
     send()
     assert mail.messages == []
+
+
+@pytest.mark.usefixtures("transactional_db")
+@pytest.mark.parametrize(("answer", "arrived"), [("250 OK", 1), ("451 Later", 0)])
+@pytest.mark.parametrize("rrule", ["", "FREQ=DAILY"])
+def test_snoozed_while_it_is_sent_it_is_not_tried_again_and_comes_then(
+    mail: MailServer, note: Note, answer: str, arrived: int, rrule: str
+):
+    """What is under way counts as sent, and the snooze is an occurrence of its own."""
+    reminder = make_reminder(note, rrule=rrule)
+    following = reminder.scheduled_at + timedelta(days=1)
+    sweep()
+    under_way, snoozed = Event(), Event()
+
+    def take(message) -> str:
+        under_way.set()
+        assert snoozed.wait(20)
+        return answer
+
+    def send_or_snooze(number: int) -> None:
+        if number:
+            assert under_way.wait(20)
+            assert reminder.snooze(timezone.now() + timedelta(seconds=1))
+            snoozed.set()
+        else:
+            send()
+
+    mail.answer = take
+    at_once(2, send_or_snooze)
+    first = reminder.deliveries.get()
+    assert first.status == ("sent" if arrived else "cancelled")
+    reminder.refresh_from_db()
+    assert reminder.status == "pending"
+    relent(mail)
+    Delivery.objects.update(next_attempt_at=timezone.now())
+    resend()
+    send()
+    assert len(mail.messages) == arrived
+    eventually(lambda: sweep() == 1)
+    send()
+    reminder.refresh_from_db()
+    assert len(mail.messages) == len(mail.copies()) == arrived + 1
+    if rrule:
+        assert (reminder.status, reminder.scheduled_at) == ("pending", following)
+    else:
+        assert reminder.status == "sent"
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_who_records_before_the_release_goes_first(mail: MailServer, note: Note):
+    """The lease has run out, but the mail server's answer came in time for the record."""
+    reminder = make_reminder(note)
+    sweep()
+    (claimed,) = Delivery.claim(reminder.deliveries.get())
+    Delivery.objects.update(lease_expires_at=timezone.now())
+    held = Event()
+
+    def record_or_release(number: int) -> None:
+        if number:
+            held.wait(10)
+            release_expired()
+            return
+        with transaction.atomic():
+            Reminder.objects.select_for_update(no_key=True).get(pk=reminder.pk)
+            held.set()
+            eventually(somebody_waits_for_a_lock, timeout=20)
+            assert claimed.record(DeliveryAttempt.Outcome.SENT, "", status="sent")
+
+    at_once(2, record_or_release)
+    delivery = reminder.deliveries.get()
+    assert (delivery.status, outcomes(delivery)) == ("sent", ["sent"])
 
 
 def test_what_waits_goes_with_its_reminder(mail: MailServer, note: Note):

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 import pytest
 import redis
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
 from scribes import embedded
-from tests.processes import MANAGE, environment, eventually, free_port
+from scribes.models import Heartbeat, User
+from tests.jobs.conftest import make_job
+from tests.processes import MANAGE, environment, eventually, free_port, running
 
 # For the test database, migrated; these tests change nothing in it for good.
 pytestmark = pytest.mark.django_db
@@ -149,6 +158,7 @@ def test_nothing_there(tmp_path: Path):
         EMBEDDING_MODEL=str(tmp_path / "model"),
         ENV_FILE=str(file),
         DISK_MIN_FREE_MB="999999999",
+        MEMORY_MIN_FREE_MB="999999999",
     )
     place = f"postgresql://scribes:***@127.0.0.1:{port}/scribes"
     says(found["PostgreSQL"], "not running", place, "systemctl start postgresql")
@@ -160,7 +170,8 @@ def test_nothing_there(tmp_path: Path):
     assert "did you mean REDIS_URL?" in found["environment"]["what"]
     assert "did you mean JOB_TIMEOUT?" in found["environment"]["what"]
     says(found["disk"], "MB are free", "/", "du -xh")
-    assert len(found) == 6  # and no fault that only follows from another
+    says(found["memory"], "MB of memory are free", "this machine", "WORKER_CONCURRENCY")
+    assert len(found) == 7  # and no fault that only follows from another
     assert "s3cret" not in json.dumps(found)
 
 
@@ -237,17 +248,77 @@ def test_a_missing_migration_a_wrong_clock_and_a_redis_of_others(valkey: Valkey)
     says(found["clock"], "differ by 3600 s", "database", "timedatectl")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_work_that_waits_a_redis_that_is_full_and_a_mail_server_that_refuses(
+    alice: User, valkey: Valkey
+):
+    make_job(alice, minutes_ago=10)
+    Heartbeat.objects.create(name="sweep", process="x", at=timezone.now() - timedelta(hours=1))
+    client = redis.Redis.from_url(valkey.url)
+    client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.05))
+    with refusing_mail_server() as port:
+        found = faults(REDIS_URL=valkey.url, EMAIL_URL=f"smtp://me:s3cret@127.0.0.1:{port}")
+    says(found["waiting jobs"], "has been queued for 10 min", "background_jobs", "run_worker")
+    says(found["reminder sweep"], "was 60 min ago", "queue reminders", "restart scribes-beat")
+    says(found["Redis keeps messages"], "almost full", valkey.url, "CONFIG SET maxmemory")
+    says(found["mail server"], "refuses the user or the password", "me:***@", "EMAIL_URL")
+
+
+@contextmanager
+def refusing_mail_server() -> Iterator[int]:
+    """Nobody may sign in. Its port."""
+    controller = Controller(
+        object(),
+        hostname="127.0.0.1",
+        port=free_port(),
+        authenticator=lambda *_: AuthResult(success=False, handled=False),
+        auth_require_tls=False,
+    )
+    controller.start()
+    try:
+        yield controller.port
+    finally:
+        controller.stop()
+
+
 def test_run_worker_lists_what_is_wrong_and_does_not_start():
     port = free_port()
     result = doctor(
         "run_worker",
-        DATABASE_URL=f"postgresql://scribes:s3cret@127.0.0.1:{port}/scribes",
+        DATABASE_URL="postgresql://scribes:s3cret@nowhere.invalid/scribes",
         REDIS_URL=f"redis://127.0.0.1:{port}/0",
         EMAIL_URL=f"smtp://127.0.0.1:{port}",
     )
     assert result.returncode == 1
+    assert "is on a host that nobody knows" in result.stderr
     for text in ("✘ PostgreSQL", "✘ Redis", "✘ mail server", "mend:", "The worker does not start."):
         assert text in result.stderr
     assert "s3cret" not in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
     assert "beat" not in result.stderr
+
+
+ON_WINDOWS = """
+import django, sys
+django.setup()
+from scribes.management.commands.run_worker import become
+sys.platform = "win32"
+become(["-n", "windows@%h"])
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_run_worker_does_on_windows(tmp_path: Path):
+    """As far as that can be seen elsewhere: the worker is its only child, and works without others."""
+    command = [sys.executable, "-c", ON_WINDOWS]
+    with running(command, tmp_path / "worker.log", environment()) as parent:
+        parent.await_output("is ready")
+        eventually(lambda: Heartbeat.objects.filter(name="queue embeddings").exists())
+        (worker,) = psutil.Process(parent.popen.pid).children(recursive=True)
+        assert "windows@%h" in worker.cmdline()
+        os.killpg(parent.popen.pid, signal.SIGINT)  # as Ctrl-C does
+        parent.popen.wait(60)
+        assert not worker.is_running()
+    assert "(solo)" in parent.output
+    assert "Warm shutdown" in parent.output
+    assert "Traceback" not in parent.output

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from django.conf import settings
+from django.test import override_settings
+
+from celery_app import configuration
 
 
 def test_env_example_has_exactly_the_variables_that_the_settings_read():
@@ -33,3 +37,11 @@ def test_the_defaults_in_env_example_are_the_settings_own():
     documented = dict(re.findall(r"^([A-Z_]+)=(\d+)$", example, re.MULTILINE))
     assert documented == ours
     assert ours["JOB_TIMEOUT"] == "3600"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "checked"), [("rediss", {"ssl_cert_reqs": "required"}), ("redis", False)]
+)
+def test_a_redis_over_tls_has_to_show_its_certificate(scheme: str, checked: object):
+    with override_settings(REDIS_URL=f"{scheme}://redis.example.com:6379/0"):
+        assert configuration()["broker_use_ssl"] == checked

@@ -16,6 +16,7 @@ from jobs.runner import enqueue
 from notes import indexing, serving
 from notes.embedding import ModelUnavailable
 from notes.indexing import EmbeddingRegeneration
+from notes.models import Note
 from scribes.models import User
 
 POLL_SECONDS = 0.5
@@ -53,7 +54,8 @@ class Command(BaseCommand):
             if options["stale"]:
                 parameters["only_stale"] = True
             if options["failed"]:
-                parameters["item_ids"] = indexing.failed_notes(user)
+                failed = Note.objects.for_user(user).failed()
+                parameters["item_ids"] = list(failed.values_list("pk", flat=True))
             if options["dry_run"]:
                 self._say_how_much(user, parameters)
             elif parameters.get("item_ids") != []:

@@ -28,7 +28,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps([report._asdict() for report in reports], indent=2))
         else:
             self.stdout.write("\n".join(map(line, reports)))
-            self.stdout.write(f"\n{len(faults)} faults" if faults else "\nEverything is well.")
+            faults_found = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+            self.stdout.write(f"\n{faults_found if faults else 'Everything is well.'}")
         self.stdout.flush()
         sys.exit(1 if faults else 0)
 

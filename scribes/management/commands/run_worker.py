@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -33,13 +34,16 @@ class Command(BaseCommand):
             self.stderr.write("\nThe worker does not start.")
             sys.exit(1)
         server_checks.claim_redis()
-        become([sys.executable, "-m", "celery", "-A", "scribes", "worker", *arguments])
+        become(arguments)
 
 
-def become(command: list[str]) -> None:
-    """Run the command in place of this process; on Windows, which cannot, as its only child."""
+def become(arguments: list[str]) -> None:
+    """Become `celery -A scribes worker`; on Windows, which cannot, have it as the only child."""
+    celery = [sys.executable, "-m", "celery", "-A", "scribes", "worker"]
     sys.stderr.flush()
     if sys.platform == "win32":
+        # Ctrl-C reaches both; the worker first finishes what it is at.
+        signal.signal(signal.SIGINT, lambda *_: None)
         # Celery's own pool needs fork.
-        sys.exit(subprocess.run([*command, "--pool=solo"]).returncode)
-    os.execv(command[0], command)  # noqa: S606 signals must reach the worker itself
+        sys.exit(subprocess.Popen([*celery, "--pool=solo", *arguments]).wait())
+    os.execv(celery[0], [*celery, *arguments])  # noqa: S606 signals must reach the worker itself

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('jobs', '0002_request_id'),
+        ('jobs', '0003_deadline_from_the_first_batch'),
     ]
 
     operations = [
