@@ -20,4 +20,4 @@ max_tasks = 20_000
 purge_offline_workers = 600  # s
 
 # The first two say which job and batch it is: see jobs.broker.send.
-tasks_columns = "name,args,state,received,started,runtime,worker,uuid"
+tasks_columns = "name,args,state,received,runtime,worker,uuid"
