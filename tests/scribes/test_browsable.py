@@ -27,7 +27,8 @@ class Person:
         self.client = APIClient(enforce_csrf_checks=True, headers=HTML)
 
     def open(self, path: str) -> str:
-        return unescape(self.client.get(path).content.decode())
+        page: bytes = self.client.get(path).content
+        return unescape(page.decode())
 
     def submit(self, path: str, method: str = "post", **fields: Any) -> tuple[int, str]:
         """As a browser does: multipart, all inputs, and the page's token."""
