@@ -260,12 +260,16 @@ def buttons(job: BackgroundJob) -> SafeString:
     """They send the form they stand in."""
     return format_html_join(
         " ",
-        '<button id="{}-{}" formaction="{}" formmethod="post">{}</button>',
+        '<button id="{}-{}" aria-label="{} {}" formaction="{}" formmethod="post">{}</button>',
         (
-            (name, job.pk, reverse("admin:jobs_operate", args=[job.pk, name]), operation.label)
+            (name, job.pk, operation.label, short_id(job), _operate_url(job, name), operation.label)
             for name, operation in offered(job)
         ),
     )
+
+
+def _operate_url(job: BackgroundJob, name: str) -> str:
+    return reverse("admin:jobs_operate", args=[job.pk, name])
 
 
 def failures_url(job: BackgroundJob) -> str:

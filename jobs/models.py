@@ -37,7 +37,7 @@ class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
         return self.filter(status__in=BackgroundJob.TERMINAL)
 
     def ended_by_hour(self) -> Iterable[dict[str, Any]]:
-        """{"hour", "well", "badly"}: how many ended then. Badly is also well but for some items."""
+        """{"hour", "well", "badly"}: how many ended in it. With failed items is badly, too."""
         badly = Q(status=BackgroundJob.Status.FAILED) | Q(failed_items__gt=0)
         hours = self.terminal().order_by().values(hour=TruncHour("completed_at"))
         return hours.annotate(well=Count("pk", filter=~badly), badly=Count("pk", filter=badly))
