@@ -68,7 +68,6 @@ def test_a_regeneration_is_started_by_its_form_and_followed_to_its_end(
         alice.notes.create(**psalm(number))
     pages.goto(f"{web.url}/semantic/regenerate-embeddings")
     expect(pages.locator(".response-info")).to_be_hidden()
-    pages.check(f"{FORM} [name=only_stale]")
     submit(pages)
     pages.get_by_role("link", name="Job", exact=True).click()
 

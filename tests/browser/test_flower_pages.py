@@ -16,7 +16,7 @@ from scribes.management.commands.demo import psalm
 from scribes.models import User
 from tests.browser.conftest import TakePicture
 from tests.flower import SIGN_IN, flower_process
-from tests.processes import Process
+from tests.processes import Process, eventually
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -51,8 +51,11 @@ def test_the_password_opens_workers_and_tasks(
         job = regenerate(operator)
         page.goto(f"{flower.url}/tasks")
         last = page.get_by_role("row", name=f"regenerate-embeddings {job} batch 5/5")
-        # The table does not look again by itself.
-        while not last.is_visible() or "SUCCESS" not in last.inner_text():
-            page.reload()
-            expect(page.get_by_role("row").nth(1)).to_be_visible()
+
+        def succeeded() -> bool:
+            # The table does not look again by itself.
+            page.reload(wait_until="networkidle")
+            return last.is_visible() and "SUCCESS" in last.inner_text()
+
+        eventually(succeeded)
         take_picture(page, "flower")

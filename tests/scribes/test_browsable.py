@@ -27,8 +27,7 @@ class Person:
         self.client = APIClient(enforce_csrf_checks=True, headers=HTML)
 
     def open(self, path: str) -> str:
-        page: bytes = self.client.get(path).content
-        return unescape(page.decode())
+        return unescape(str(self.client.get(path).content, "utf-8"))
 
     def submit(self, path: str, method: str = "post", **fields: Any) -> tuple[int, str]:
         """As a browser does: multipart, all inputs, and the page's token."""
