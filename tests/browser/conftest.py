@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.core.management import call_command
-from django.db import connections
+from django.db import connection, connections
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
 from pytest_django import DjangoDbBlocker
@@ -81,13 +81,20 @@ def shared_database(
     of its own for it.
     """
     with django_db_blocker.unblock():
+        assert connection.settings_dict["NAME"].startswith("test_")
         yield
         call_command("flush", interactive=False, verbosity=0)
         connections.close_all()
 
 
 @pytest.fixture
-def database(shared_database: None) -> Iterator[None]:
+def transactional_db(shared_database: None) -> None:
+    """In place of pytest-django's, which flushes after each test. Where no test of a run asks for
+    a fixture of this name, pytest-django makes no test database, and ours would be the real one."""
+
+
+@pytest.fixture
+def database(transactional_db: None) -> Iterator[None]:
     """Emptied after the test, but not by a flush: that would give the content types, which the
     web process remembers, new ids."""
     yield
