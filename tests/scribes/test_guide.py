@@ -47,7 +47,7 @@ def steps() -> list[Step]:
 # --- What the page shows ----------------------------------------------------------------------
 
 PARTS = re.compile(
-    r"((?:^|\s*\n)[ \t]*…\s*\n|…|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d[\d.,]*|\s+)"
+    r"((?:^|\s*\n)[ \t]*…\s*\n|…|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|\d[\d.,]*|\s+)"
 )
 
 
@@ -60,8 +60,8 @@ def shows(output: str, shown: str) -> bool:
 def _pattern(part: str) -> str:
     if part.strip() == "…":
         return ".*" if part == "…" else r"(?:^|\s)(?:.*\n)*?\s*"
-    if re.fullmatch(r"[0-9a-f-]{36}", part):
-        return "[0-9a-f-]{36}"
+    if re.fullmatch(r"[0-9a-f]{8}|[0-9a-f-]{36}", part):
+        return rf"[0-9a-f-]{{{len(part)}}}"
     if part[:1].isdigit():
         return r"\d[\d.,]*"
     return r"\s+" if part.isspace() else re.escape(part)
