@@ -98,9 +98,10 @@ def configuration() -> dict[str, Any]:
             for name in QUEUES
         ],
         "task_create_missing_queues": False,
-        # For Flower.
+        # For Flower. Not also when a message is sent: that event has the task's own name, and often
+        # comes after the worker's, so that what the message says of itself would be lost.
         "worker_send_task_events": True,
-        "task_send_sent_event": True,
+        "task_send_sent_event": False,
         "enable_utc": True,
         "timezone": "UTC",
         "beat_scheduler": "scribes.beat:DatabaseScheduler",

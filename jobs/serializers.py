@@ -95,14 +95,20 @@ class FailureGroupSerializer(serializers.Serializer[Any]):
 
 
 class FailureQuery(serializers.Serializer[Any]):
-    group_by = serializers.ChoiceField(choices=["cause"], required=False)
+    group_by = serializers.ChoiceField(
+        choices=["cause"], required=False, help_text="How many items each cause made fail."
+    )
 
 
 class JobQuery(serializers.Serializer[Any]):
     """The filters of the list."""
 
-    status = serializers.ChoiceField(choices=BackgroundJob.Status.choices, required=False)
-    job_type = serializers.CharField(max_length=64, required=False)
+    status = serializers.ChoiceField(
+        choices=BackgroundJob.Status.choices, required=False, help_text="How they stand."
+    )
+    job_type = serializers.CharField(
+        max_length=64, required=False, help_text="Such as embedding_regeneration."
+    )
 
     def validate_job_type(self, name: str) -> str:
         if name not in JOB_TYPES:

@@ -23,8 +23,12 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
         help_text="Markdown, at most a million characters.",
         style={"base_template": "textarea.html", "rows": 8},
     )
-    tags = Lines(child=serializers.CharField(max_length=100), max_length=50, required=False)
-
+    tags = Lines(
+        child=serializers.CharField(max_length=100),
+        max_length=50,
+        required=False,
+        help_text="At most fifty, to find it by.",
+    )
     warnings = serializers.SerializerMethodField(
         help_text="What was kept as typed, but could not be understood."
     )
@@ -42,6 +46,10 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
             "updated_at",
             "warnings",
         )
+        extra_kwargs = {
+            "title": {"help_text": "What lists and reminders call it."},
+            "preacher": {"help_text": "Whose sermon it is about, if it is about one."},
+        }
 
     def get_warnings(self, note: Note) -> list[str]:
         pieces = unreadable(note.scripture_refs)
@@ -102,10 +110,14 @@ FILTERS = tuple(NoteFilters().fields)
 
 
 class Page(serializers.Serializer[Any]):
-    limit = serializers.IntegerField(min_value=1, max_value=100, default=10)
-    offset = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
+    limit = serializers.IntegerField(
+        min_value=1, max_value=100, default=10, help_text="At most so many notes: ten if not said."
+    )
+    offset = serializers.IntegerField(
+        min_value=0, max_value=2**31 - 1, default=0, help_text="Without so many of the best."
+    )
     min_similarity = serializers.FloatField(
-        min_value=-1, max_value=1, default=0, help_text="Of what meaning finds."
+        min_value=-1, max_value=1, default=0, help_text="Of what meaning finds: 0 if not said."
     )
 
 
@@ -114,13 +126,21 @@ class SearchQuery(NoteFilters, Page):
         max_length=2000,
         help_text="Anything; in the search by words, “quotes” and -minus count.",
     )
-    mode = serializers.ChoiceField(["hybrid", "meaning", "words"], default="hybrid")
+    mode = serializers.ChoiceField(
+        ["hybrid", "meaning", "words"], default="hybrid", help_text="What finds: both if not said."
+    )
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        """The query first; what a class inherits would stand before it."""
+        fields = super().get_fields()
+        return {"query": fields.pop("query"), "mode": fields.pop("mode")} | fields
 
 
 class NoteListQuery(NoteFilters):
     ordering = serializers.ChoiceField(
         [f"{sign}{field}" for field in ("updated_at", "created_at", "title") for sign in ("-", "")],
         default="-updated_at",
+        help_text="A minus: the latest first. The one edited last first, if not said.",
     )
 
 

@@ -255,10 +255,14 @@ def latest_delivery(reminder: Reminder) -> Delivery | None:
 class ReminderQuery(serializers.Serializer[Any]):
     """The filters of the list."""
 
-    status = serializers.ChoiceField(choices=Reminder.Status.choices, required=False)
-    note_id = serializers.IntegerField(min_value=1, max_value=2**63 - 1, required=False)
-    due_before = AwareDateTimeField(required=False)
-    due_after = AwareDateTimeField(required=False)
+    status = serializers.ChoiceField(
+        choices=Reminder.Status.choices, required=False, help_text="How they stand."
+    )
+    note_id = serializers.IntegerField(
+        min_value=1, max_value=2**63 - 1, required=False, help_text="Of this note."
+    )
+    due_before = AwareDateTimeField(required=False, help_text="The next time is before this.")
+    due_after = AwareDateTimeField(required=False, help_text="The next time is after this.")
 
     LOOKUPS = {"due_before": "scheduled_at__lt", "due_after": "scheduled_at__gt"}
 
@@ -269,8 +273,13 @@ class ReminderQuery(serializers.Serializer[Any]):
 class SnoozeSerializer(serializers.Serializer[Any]):
     """Either of the two."""
 
-    until = FutureDateTimeField(required=False)
-    minutes = serializers.IntegerField(min_value=1, max_value=60 * 24 * 366, required=False)
+    until = FutureDateTimeField(required=False, help_text="Either until this time,")
+    minutes = serializers.IntegerField(
+        min_value=1,
+        max_value=60 * 24 * 366,
+        required=False,
+        help_text="or for so many minutes from now.",
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if len(attrs) != 1:
@@ -285,9 +294,12 @@ class SnoozeSerializer(serializers.Serializer[Any]):
 
 
 class PreviewQuery(serializers.Serializer[Any]):
-    rrule = serializers.CharField(max_length=MAX_RULE_CHARACTERS)
-    time_zone = TimeZoneField(required=False, help_text="Yours if not said.")
-    scheduled_at = FutureDateTimeField()
+    rrule = serializers.CharField(
+        max_length=MAX_RULE_CHARACTERS,
+        help_text="RFC 5545, at most once a day: FREQ=MONTHLY;BYDAY=-1SU.",
+    )
+    time_zone = TimeZoneField(required=False, help_text="IANA name. Yours if not said.")
+    scheduled_at = FutureDateTimeField(help_text="It fires for the first time at or after this.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """The answer."""
@@ -350,7 +362,12 @@ class NotificationSerializer(serializers.ModelSerializer[Notification]):
 
 
 class NotificationQuery(serializers.Serializer[Any]):
-    unread = serializers.BooleanField(required=False, allow_null=True, default=None)
+    unread = serializers.BooleanField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Or, if false, those you have read.",
+    )
 
 
 class ReadCount(serializers.Serializer[Any]):
@@ -366,7 +383,12 @@ class PreferencesSerializer(serializers.ModelSerializer[ReminderPreferences]):
         TimeField: OptionalTimeField,
     }
 
-    webhook_url = serializers.CharField(max_length=2000, allow_blank=True, required=False)
+    webhook_url = serializers.CharField(
+        max_length=2000,
+        allow_blank=True,
+        required=False,
+        help_text="Called for reminders with the channel webhook, signed with webhook_secret.",
+    )
     feed_url = serializers.SerializerMethodField(help_text="Whoever knows it can read it.")
 
     class Meta:
@@ -378,6 +400,7 @@ class PreferencesSerializer(serializers.ModelSerializer[ReminderPreferences]):
         read_only_fields = ("webhook_secret",)
         extra_kwargs = {
             "quiet_from": {"help_text": "Time of day in your zone. E-mail and webhooks wait."},
+            "quiet_until": {"help_text": "Then they go out. Before quiet_from: the next morning."},
             "digest_at": {"help_text": "One mail a day at this time, instead of many."},
         }
 
@@ -405,4 +428,7 @@ class PreferencesSerializer(serializers.ModelSerializer[ReminderPreferences]):
 
 
 class RenewQuery(serializers.Serializer[Any]):
-    of = serializers.ChoiceField(choices=["webhook", "feed"])
+    of = serializers.ChoiceField(
+        choices=["webhook", "feed"],
+        help_text="What signs calls of your webhook, or the address of your calendar feed.",
+    )

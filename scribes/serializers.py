@@ -10,3 +10,4 @@ class UserSerializer(serializers.ModelSerializer[User]):
         model = User
         fields = ("id", "email", "time_zone")
         read_only_fields = ("email",)
+        extra_kwargs = {"time_zone": {"help_text": "IANA name: Europe/Berlin."}}

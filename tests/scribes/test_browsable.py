@@ -118,8 +118,12 @@ FORMS = {
 
 
 @pytest.mark.parametrize("path", FORMS)
-def test_what_can_be_written_has_a_form(person: Person, path: str):
-    assert inputs(person.open(path)) == FORMS[path]
+def test_what_can_be_written_has_a_form_that_explains_itself(person: Person, path: str):
+    page = person.open(path)
+    assert inputs(page) == FORMS[path]
+    # The filters, too.
+    _, *fields = page.partition("multipart/form-data")[2].split('<div class="form-group')
+    assert all("help-block" in field for field in fields if "_content" not in field)
 
 
 def test_what_can_only_be_posted_to_shows_its_form_and_no_error(person: Person):

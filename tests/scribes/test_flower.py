@@ -1,4 +1,4 @@
-"""Flower beside a real worker: who may look, and what a message says of itself."""
+"""What Flower shows beside a real worker, and to whom; and what messages say of themselves."""
 
 from __future__ import annotations
 
@@ -10,93 +10,102 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from django.conf import settings
 from django.utils import timezone
+from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
 from jobs.reconciler import republish_plans
 from reminders.models import Delivery, Reminder
+from reminders.sending import resend
 from reminders.sweep import database_now, sweep
-from tests.conftest import Web, worker_process
-from tests.flower import Flower, flower_process
+from scribes.models import User
+from tests.conftest import client_of, forget_queues, worker_process
+from tests.flower import flower_process
 from tests.processes import eventually
 
 SECRET_TEXT = "nobody else is to read this"
 
+pytestmark = pytest.mark.django_db(transaction=True)
+
 
 @pytest.fixture
-def flower(transactional_db: None, tmp_path: Path) -> Iterator[Flower]:
-    folder = tmp_path / "flower"
-    folder.mkdir()
-    with flower_process(folder) as flower:
-        yield flower
+def api(transactional_db: None) -> Iterator[APIClient]:
+    """alice's; what she asks for is committed and goes to the broker."""
+    forget_queues()
+    yield client_of(User.objects.create_user("alice@example.com"))
+    forget_queues()
 
 
-def write_note(web: Web) -> int:
-    web.sign_up("alice@example.com")
-    note = web.post("/notes", json={"title": SECRET_TEXT, "content": SECRET_TEXT}).json()
-    return int(note["id"])
-
-
-def remind(web: Web, note_id: int) -> Delivery:
-    """A reminder that a sweep finds due."""
+def ask(api: APIClient) -> set[str]:
+    """Work of each kind, and what is to be said of it until there is a worker."""
+    note = api.post("/notes", {"title": SECRET_TEXT, "content": SECRET_TEXT}).json()["id"]
+    job = api.post("/semantic/regenerate-embeddings").json()["task_id"]
+    fields = {"note_id": note, "channels": ["in_app"], "message": SECRET_TEXT}
     tomorrow = timezone.now() + timedelta(days=1)
-    fields = {"note_id": note_id, "channels": ["in_app"], "message": SECRET_TEXT}
-    made = web.post("/reminders", json=fields | {"scheduled_at": tomorrow.isoformat()})
-    assert made.status_code == 201, made.text
+    made = api.post("/reminders", fields | {"scheduled_at": tomorrow.isoformat()})
+    assert made.status_code == 201, made.content
     Reminder.objects.update(scheduled_at=timezone.now())
     sweep(database_now())
-    return Delivery.objects.get()
+    return {
+        f"embed-note {note}",
+        f"regenerate-embeddings job {job[:8]} plan",
+        f"send-reminders delivery {str(Delivery.objects.get().pk)[:8]}",
+    }
+
+
+def waiting(queue: str) -> list[dict[str, Any]]:
+    with redis.Redis.from_url(settings.REDIS_URL) as client:
+        messages = client.lrange(f"{settings.REDIS_KEY_PREFIX}{queue}", 0, -1)
+    return [json.loads(message)["headers"] for message in messages]
 
 
 def test_it_shows_workers_and_what_each_task_is_to_those_who_have_the_password(
-    flower: Flower, web: Web, tmp_path: Path
+    api: APIClient, tmp_path: Path
 ):
-    for stranger in (None, ("operator", "a guess"), ("somebody", "open sesame")):
-        for path in ("/", "/tasks", "/api/workers", "/api/tasks"):
-            assert flower.get(path, stranger).status_code == 401
+    with flower_process(tmp_path) as flower:
+        for stranger in (None, ("operator", "a guess"), ("somebody", "open sesame")):
+            for path in ("/", "/tasks", "/api/workers", "/api/tasks"):
+                assert flower.get(path, stranger).status_code == 401
+        assert re.findall(r'data-column="(\w+)"', flower.get("/tasks").text)[:2] == ["name", "args"]
 
-    with worker_process(tmp_path, "first"):
-        eventually(
-            lambda: any("first@" in name for name in flower.get("/api/workers?refresh=1").json())
-        )
-        note_id = write_note(web)
-        job = web.post("/semantic/regenerate-embeddings").json()["task_id"]
-        delivery = remind(web, note_id)
-        expected = {
-            f"embed-note {note_id}",
-            f"regenerate-embeddings job {job[:8]} plan",
-            f"regenerate-embeddings job {job[:8]} batch 1/1",
-            f"send-reminders delivery {str(delivery.pk)[:8]}",
-        }
-        flower.await_success(expected)
-
-    page = flower.get("/tasks").text
-    assert re.findall(r'data-column="(\w+)"', page)[:2] == ["name", "args"]
-    everything = json.dumps(flower.get("/api/tasks").json())
-    assert SECRET_TEXT not in everything
-    assert "@example.com" not in everything
+        with worker_process(tmp_path, "first"):
+            eventually(lambda: "first@" in flower.get("/api/workers?refresh=1").text)
+            expected = ask(api)
+            job = BackgroundJob.objects.get()
+            expected.add(f"regenerate-embeddings job {str(job.pk)[:8]} batch 1/1")
+            flower.await_success(expected)
+        everything = flower.get("/api/tasks").text
+        assert SECRET_TEXT not in everything
+        assert "@example.com" not in everything
+    with flower_process(tmp_path) as flower:
+        assert expected <= flower.tasks().keys(), "it forgets when it is started again"
 
 
-def test_it_remembers_after_a_restart(transactional_db: None, web: Web, tmp_path: Path):
-    folder = tmp_path / "flower"
-    folder.mkdir()
-    with flower_process(folder) as flower, worker_process(tmp_path, "first"):
-        note_id = write_note(web)
-        eventually(lambda: f"embed-note {note_id}" in flower.tasks())
-    with flower_process(folder) as flower:
-        assert f"embed-note {note_id}" in flower.tasks()
-
-
-def test_what_is_sent_again_says_the_same(flower: Flower, web: Web, tmp_path: Path):
-    """Messages that the reconciler repeats, before any worker is there."""
-    write_note(web)
-    job = web.post("/semantic/regenerate-embeddings").json()["task_id"]
-    BackgroundJob.objects.update(dispatched_at=timezone.now() - timedelta(hours=1))
+def test_what_is_sent_again_says_the_same(api: APIClient):
+    said = ask(api)
     republish_plans(patience=0)
+    Delivery.objects.update(dispatched_at=None)
+    resend()
+    messages = [*waiting("default"), *waiting("reminders")]
+    assert {f"{m['shadow']} {m['argsrepr']}" for m in messages} == said
+    assert len(messages) == len(said) + 2
 
-    def plans() -> list[dict[str, Any]]:
-        tasks = flower.get("/api/tasks").json().values()
-        return [t for t in tasks if t["args"] == f"job {job[:8]} plan"]
 
-    with worker_process(tmp_path, "first"):
-        eventually(lambda: [t["name"] for t in plans()] == ["regenerate-embeddings"] * 2)
+def test_a_message_of_many_deliveries_names_the_first(api: APIClient):
+    ask(api)
+    reminder = Reminder.objects.get()
+    reminder.deliveries.all().delete()
+    for hours in range(5):
+        Delivery.objects.create(
+            reminder=reminder,
+            user=reminder.user,
+            occurrence_at=timezone.now() - timedelta(hours=hours),
+            channel="in_app",
+            next_attempt_at=timezone.now(),
+        )
+    forget_queues()
+    resend()
+    (message,) = waiting("reminders")
+    assert re.fullmatch(r"delivery \w{8}, \w{8}, \w{8} and 2 more", message["argsrepr"])
