@@ -9,13 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from celery import current_app
 from django.db import connection
 from django.utils import timezone
 
 from jobs import broker as jobs_broker
 from jobs.failpoints import REMINDER_NAMES
 from notes.models import Note
+from reminders import tasks
 from reminders.models import Delivery, Reminder
 from reminders.sweep import publish_deliveries
 from scribes.models import User
@@ -128,7 +128,7 @@ def test_reminders_killed_exactly(
 
 def until_killed(flag: Path) -> bool:
     """Ticks as beat does, until the kill has happened and everything has ended nevertheless."""
-    current_app.send_task("reminders.tasks.sweep", queue="reminders")
+    jobs_broker.send(tasks.sweep, (), "reminders", says="sweep")
     lose_a_message()
     time.sleep(0.3)
     return not flag.exists() and all_ended()
