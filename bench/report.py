@@ -93,7 +93,7 @@ def _section(name: str, part: dict[str, Any]) -> str:
     lines = [HEAD, ("---",) * len(HEAD), *(row(Line(**line)) for line in part["lines"])]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     load = part["load_before"]
-    busy = " **The cores were busy with other work.**" if load >= QUIET else ""
+    busy = " **Other work had kept the cores busy in the minute before.**" if load >= QUIET else ""
     when = f"Measured {part['at']}; load before the run: {load}.{busy}"
     return f"\n## {name.capitalize()}\n\n{when}\n\n{table}\n"
 
