@@ -383,7 +383,7 @@ def _lock_unchanged(notes: list[Note]) -> set[int]:
 COLUMNS = {
     "note_id": "int8",
     "user_id": "int8",
-    "model_id": "int8",
+    "model_id": "int4",
     "current": "bool",
     "ordinal": "int4",
     "char_start": "int4",

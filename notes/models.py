@@ -145,6 +145,8 @@ def text_hash(note: Note) -> str:
 class EmbeddingModel(models.Model):
     """A model that vectors were made with. Vectors of different models cannot be compared."""
 
+    # Four bytes: with eight, one entry less would fit each page of the index that searches read.
+    id = models.AutoField(primary_key=True)
     version = models.CharField(
         max_length=150, unique=True, help_text="Its name, and the fingerprint of its weights."
     )

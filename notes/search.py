@@ -199,12 +199,16 @@ def _owner(user: User) -> str:
 
 
 MEANING = """
-    SELECT note_id, -min(vector <#> %(vector)s::halfvec) AS similarity
-    FROM passages
-    WHERE user_id = %(user)s AND model_id = %(model)s AND current
-        AND note_id <> %(besides)s {among} {without}
-    GROUP BY note_id
+    SELECT note_id, similarity
+    FROM (
+        SELECT note_id, -min(vector <#> %(vector)s::halfvec) AS similarity
+        FROM passages
+        WHERE user_id = %(user)s AND model_id = %(model)s AND current {besides} {among} {without}
+        GROUP BY note_id
+    ) nearest
+    WHERE similarity >= %(min_similarity)s
 """
+BESIDES = "AND note_id <> %(besides)s"
 WITHOUT = """
     AND note_id NOT IN (
         SELECT id FROM notes WHERE words @@ (%(owner)s::tsquery && %(without)s::tsquery)
@@ -231,17 +235,22 @@ WORDS = """
 """
 RANK_OF_WORD = "ts_rank(words, (%(lexemes)s::text[])[{n}]::tsquery) AS rank_{n}"
 WEIGHTED = "rank_{n} * ln(1 + notes / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
-NO_MEANING = "SELECT 0::bigint AS note_id, 0.0 AS similarity WHERE false"
-NO_WORDS = "SELECT 0::bigint AS note_id, 0.0 AS rank WHERE false"
+NOTHING = "SELECT 0::bigint AS note_id, 0.0 AS rank WHERE false"
 
-RANKED = """
-WITH meaning AS ({meaning}), words AS ({words}),
-by_meaning AS (
+RANKED_BY_ONE = """
+SELECT note_id, 1 / (%(k)s::float8 + row_number() OVER best_first), {similarity}, {why}
+FROM ({found}) found
+WINDOW best_first AS (ORDER BY {by} DESC, note_id)
+ORDER BY {by} DESC, note_id
+LIMIT %(limit)s OFFSET %(offset)s
+"""
+RANKED_BY_BOTH = """
+WITH by_meaning AS (
     SELECT note_id, similarity, row_number() OVER (ORDER BY similarity DESC, note_id) AS place
-    FROM meaning WHERE similarity >= %(min_similarity)s
+    FROM ({meaning}) meaning
 ),
 by_words AS (
-    SELECT note_id, row_number() OVER (ORDER BY rank DESC, note_id) AS place FROM words
+    SELECT note_id, row_number() OVER (ORDER BY rank DESC, note_id) AS place FROM ({words}) words
 )
 SELECT
     note_id,
@@ -268,15 +277,7 @@ def ranking(
 ) -> tuple[str, dict[str, Any]]:
     """The statement that finds the notes, and its parameters."""
     among = None if query.among is None else list(query.among.values_list("pk", flat=True))
-    meaning, words = NO_MEANING, NO_WORDS
-    if query.vector is not None:
-        meaning = MEANING.format(
-            among="" if among is None else "AND note_id = ANY(%(among)s)",
-            without=WITHOUT if query.without else "",
-        )
-    if query.words:
-        words = _words_sql(query.words, "" if among is None else "AND id = ANY(%(among)s)")
-    return RANKED.format(meaning=meaning, words=words), {
+    return _ranking_sql(query, among is not None), {
         "user": query.user.pk,
         "vector": _literal(query.vector),
         "model": query.model and query.model.pk,
@@ -293,7 +294,25 @@ def ranking(
     }
 
 
-def _words_sql(words: Words, among: str) -> str:
+def _ranking_sql(query: Query, narrowed: bool) -> str:
+    meaning = MEANING.format(
+        besides=BESIDES if query.besides else "",
+        among="AND note_id = ANY(%(among)s)" if narrowed else "",
+        without=WITHOUT if query.without else "",
+    )
+    words = _words_sql(query.words, "AND id = ANY(%(among)s)" if narrowed else "")
+    if query.vector is None:
+        return RANKED_BY_ONE.format(found=words, by="rank", similarity="NULL", why="'words'")
+    if query.words is None:
+        return RANKED_BY_ONE.format(
+            found=meaning, by="similarity", similarity="similarity", why="'meaning'"
+        )
+    return RANKED_BY_BOTH.format(meaning=meaning, words=words)
+
+
+def _words_sql(words: Words | None, among: str) -> str:
+    if words is None:
+        return NOTHING
     numbers = range(1, len(words.lexemes) + 1)
     return WORDS.format(
         rank=" + ".join(WEIGHTED.format(n=n) for n in numbers),

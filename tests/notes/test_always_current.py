@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
-from notes.indexing import DUE_AGAIN_SECONDS, DUE_SECONDS
+from notes.indexing import DUE_AGAIN_SECONDS, DUE_SECONDS, make_due
 from notes.models import EmbeddingDue, Note, Passage
 from notes.tasks import embed_due_notes, embed_note
 from scribes.management.commands.demo import psalm
@@ -219,9 +219,9 @@ def test_changes_and_deletions_at_once_with_embedding(alice: User):
 
 
 def embed_again(notes: list[Note]) -> int:
-    EmbeddingDue.objects.bulk_create(
-        [EmbeddingDue(note=note, since=Now()) for note in Note.objects.all()], ignore_conflicts=True
-    )
+    with transaction.atomic():
+        present = Note.objects.select_for_update(no_key=True).order_by("pk")
+        make_due(list(present))
     for note in notes:
         embed_note(note.pk)
     return 0
