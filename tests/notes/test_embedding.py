@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -74,6 +78,19 @@ def test_falls_back_to_torch(settings, tmp_path, caplog: pytest.LogCaptureFixtur
     engine = engines.load(encoder().path, encoder().version)
     assert isinstance(engine, engines.Torch)
     assert "torch does, slower" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_no_thread_is_bound_to_a_core():
+    """Two processes that bind theirs bind them to the same core, and the other idles."""
+    work = Thread(target=encoder().embed, args=(["In the beginning " * 60] * 50,))
+    work.start()
+    seen = set()
+    while work.is_alive():
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(ProcessLookupError):  # it has ended
+                seen.add(frozenset(os.sched_getaffinity(int(thread.name))))
+    assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
 def test_embedding_needs_no_torch():
