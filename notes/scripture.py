@@ -10,10 +10,6 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import NamedTuple
 
-import pythonbible as bible
-from pythonbible.parser import SCRIPTURE_REFERENCE_REGULAR_EXPRESSION as REFERENCE
-from pythonbible.parser import convert_all_roman_numerals_to_integers, normalize_reference
-
 BOOK_SIZE = 1_000_000
 # Of a note's text. In so many characters of prose, looking for references takes less than a
 # second, and a few where they hold nothing else. The request that saves the note waits for it.
@@ -64,52 +60,17 @@ def unreadable(field: str) -> list[str]:
 
 def _pieces(text: str, *, whole_books: bool) -> Iterator[tuple[str, list[VerseRange]]]:
     """Each part between separators, with what it refers to: in "Rom 8:28; 12:1", twice Romans."""
+    # Not before it is needed: importing pythonbible takes a third of a second.
+    from notes.verses import read, title
+
     book = ""
     # Spaces come first: a pattern that may begin with any number of them tries every one.
     for piece in SEPARATOR.split(DASHES.sub("-", SPACES.sub(" ", text))):
         if book and (numbers := NUMBERS_ONLY.match(piece)):
-            found = _read(f"{book} {numbers[1]}", whole_books)
+            found = read(f"{book} {numbers[1]}", whole_books)
         elif whole_books or LETTER_AND_NUMBER.search(piece):
-            found = _read(piece, whole_books)
+            found = read(piece, whole_books)
         else:
             found = []
-        book = bible.Book(found[-1].start // BOOK_SIZE).title if found else ""
+        book = title(found[-1]) if found else ""
         yield piece, found
-
-
-def _read(piece: str, whole_books: bool) -> list[VerseRange]:
-    candidates = REFERENCE.finditer(convert_all_roman_numerals_to_integers(piece))
-    return [
-        verses
-        for candidate in (match[1] for match in islice(candidates, MAX_PIECES))
-        if whole_books or LETTER_AND_NUMBER.search(candidate)
-        for verses in _verses(candidate)
-    ]
-
-
-def _verses(candidate: str) -> list[VerseRange]:
-    """None, where pythonbible takes for a reference what it then cannot read: "John.2"."""
-    try:
-        found = [verses for part in normalize_reference(candidate) for verses in _ranges(part)]
-    except (ValueError, IndexError, bible.InvalidChapterError):
-        return []
-    return [verses for verses in found if verses.start <= verses.end]
-
-
-def _ranges(reference: bible.NormalizedReference) -> Iterator[VerseRange]:
-    """One for each book that it touches."""
-    last = reference.end_book or reference.book
-    for book in range(reference.book.value, last.value + 1):
-        first = book == reference.book.value
-        start = (reference.start_chapter or 1, reference.start_verse or 1) if first else (1, 1)
-        end = (reference.end_chapter, reference.end_verse) if book == last.value else (None, None)
-        yield VerseRange(_verse(book, *start), _last_verse(bible.Book(book), *end))
-
-
-def _verse(book: int, chapter: int, verse: int) -> int:
-    return book * BOOK_SIZE + chapter * 1000 + verse
-
-
-def _last_verse(book: bible.Book, chapter: int | None, verse: int | None) -> int:
-    chapter = chapter or bible.get_number_of_chapters(book)
-    return _verse(book.value, chapter, verse or bible.get_number_of_verses(book, chapter))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Iterable
@@ -15,6 +16,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 
 measured.share()
 _django = get_wsgi_application()
+
+# Nearly all that a request makes dies with it, without the garbage collector, which by default looks
+# through it ten times in a page of jobs: 6 % of the time. What is here now stays and needs no look.
+gc.freeze()
+gc.set_threshold(20_000)
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

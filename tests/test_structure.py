@@ -35,15 +35,19 @@ def test_no_floor_imports_from_above(floor: str):
 
 
 @pytest.mark.usefixtures("servers")
-def test_a_process_that_embeds_nothing_loads_no_model_library():
-    """As web, beat, Flower and an idle worker start."""
+def test_what_embeds_nothing_loads_no_model_library():
+    """`manage.py check`, web, beat, Flower and an idle worker: all that they import, in one process.
+    pythonbible is quick to use and slow to import."""
     code = """
 import sys
 from celery_app import app
 app.loader.import_default_modules()
-import scribes.wsgi, scribes.urls
 assert "jobs.tasks.run_batch" in app.tasks
-print(sorted({"torch", "transformers", "sentence_transformers"} & set(sys.modules)))
+import celery.bin.celery, flower.command, flowerconfig, scribes.beat, scribes.wsgi
+from django.core import checks
+assert not checks.run_checks()
+slow = {"torch", "transformers", "sentence_transformers", "openvino", "pythonbible"}
+print(sorted(slow & set(sys.modules)))
 """
     result = subprocess.run(
         [sys.executable, "-c", code],
