@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from statistics import median
 
 from bench import corpus
-from bench.encode import reference
+from bench.encode import matrix_products, model_flop, reference
 from bench.jobs import regenerate, resident_mb, worker
 from bench.measure import Line, at_least, at_most, duration, in_turn, rate
 from bench.peers import original
@@ -28,12 +28,13 @@ LOOP = "the original guide's loop: pages of 100 by OFFSET, one encode and one UP
 
 def run() -> Iterator[Line]:
     users = {size: user_with_notes(size) for size in {*SIZES, NOTES, SHARED_NOTES}}
+    few = user_with_notes(WARM_NOTES)
     with worker("worker") as process:
-        regenerate(user_with_notes(WARM_NOTES))  # both processes load the model
+        regenerate(few)  # both processes load the model
         yield from against_the_encoder_and_the_loop(users[NOTES])
         yield from nothing_stale(users[NOTES])
         yield from growth(users, lambda: resident_mb(process))
-    yield from shared(users[SHARED_NOTES])
+    yield from shared(users[SHARED_NOTES], few)
 
 
 def user_with_notes(number: int) -> User:
@@ -54,23 +55,27 @@ def against_the_encoder_and_the_loop(user: User) -> Iterator[Line]:
     encoder().embed(texts[:200])
     model = reference()
     original.prepare(user, LOOP_NOTES)
-    encode, job, loop = map(
+    product, flop = matrix_products()
+    encode, job, loop, products = map(
         median,
         in_turn(
             lambda: encoder().embed(texts),
             lambda: regenerate(user),
             lambda: original.regenerate(model),
+            product,
             rounds=ROUNDS,
         ),
     )
     what = f"regenerate {NOTES:,} notes ({len(texts):,} passages)"
     ours, pure, theirs = NOTES / job, NOTES / encode, LOOP_NOTES / loop
+    at_the_peak = NOTES / (model_flop(texts) * products / flop)
     yield at_least(
         0.9,
         *(what, rate(ours, "notes"), "encode the same passages, all at once"),
         *(rate(pure, "notes"), ours / pure),
     )
-    yield at_least(5, what, rate(ours, "notes"), LOOP, rate(theirs, "notes"), ours / theirs)
+    line = at_least(5, what, rate(ours, "notes"), LOOP, rate(theirs, "notes"), ours / theirs)
+    yield line._replace(limit=max(at_the_peak, ours) / theirs)
 
 
 def nothing_stale(user: User) -> Iterator[Line]:
@@ -109,7 +114,7 @@ HALF = ("--pool", "solo", "--concurrency", "2")
 IDLE = ("--queues", "reminders")
 
 
-def shared(user: User) -> Iterator[Line]:
+def shared(user: User, few: User) -> Iterator[Line]:
     """Workers start and load the model before each measurement; that is not in it."""
     setups: dict[str, list[tuple[str, ...]]] = {
         "one": [WHOLE],
@@ -119,7 +124,7 @@ def shared(user: User) -> Iterator[Line]:
     times: dict[str, list[float]] = {name: [] for name in setups}
     for _ in range(ROUNDS):
         for name, workers in setups.items():
-            times[name].append(with_workers(user, workers))
+            times[name].append(with_workers(user, few, workers))
     one, two, idle = (median(times[name]) for name in setups)
     what = f"regenerate {SHARED_NOTES:,} notes with two workers, half the threads each"
     yield at_least(0.95, what, duration(two), "one worker", duration(one), one / two)
@@ -127,9 +132,9 @@ def shared(user: User) -> Iterator[Line]:
     yield at_least(0.95, what, duration(idle), "without it", duration(two), two / idle)
 
 
-def with_workers(user: User, workers: list[tuple[str, ...]]) -> float:
+def with_workers(user: User, few: User, workers: list[tuple[str, ...]]) -> float:
     with ExitStack() as stack:
         for number, options in enumerate(workers):
             stack.enter_context(worker(f"worker-{number}", *options))
-        regenerate(user)
+        regenerate(few)
         return regenerate(user)[1]
