@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from statistics import median
 
 from bench import corpus
@@ -18,22 +19,28 @@ from notes.models import Note
 from scribes.models import User
 
 NOTES = 5000
-SIZES = (1000, 5000, 20_000)
+SIZES = (1000, NOTES, 20_000)
 LOOP_NOTES = 500
-SHARED_NOTES = 2000
+SHARED_NOTES = 1000
 WARM_NOTES = 300
 ROUNDS = 3
 LOOP = "the original guide's loop: pages of 100 by OFFSET, one encode and one UPDATE a note"
 
 
 def run() -> Iterator[Line]:
-    users = {size: user_with_notes(size) for size in {*SIZES, NOTES, SHARED_NOTES}}
+    users = {size: user_with_notes(size) for size in SIZES}
     few = user_with_notes(WARM_NOTES)
     with worker("worker") as process:
         regenerate(few)  # both processes load the model
-        yield from against_the_encoder_and_the_loop(users[NOTES])
-        yield from nothing_stale(users[NOTES])
-        yield from growth(users, lambda: resident_mb(process))
+        regenerate(users[SIZES[0]])
+        before = resident_mb(process)
+        times = jobs_and_peers(users)
+        grown = resident_mb(process) - before
+        yield from against_the_encoder_and_the_loop(users[NOTES], times)
+        yield from growth(times)
+        what = f"the worker's memory grows with {SIZES[-1]:,} notes"
+        yield at_most(50, what, f"{grown:.0f} MB", f"{SIZES[0]:,} notes", f"{before:.0f} MB", grown)
+        yield from nothing_stale(users[NOTES], times["job", NOTES])
     yield from shared(users[SHARED_NOTES], few)
 
 
@@ -49,63 +56,66 @@ def passages(user: User) -> list[str]:
     ]
 
 
-def against_the_encoder_and_the_loop(user: User) -> Iterator[Line]:
-    """The loop gets fewer notes, to come to an end: its time is in proportion to them."""
-    texts = passages(user)
+Times = dict[tuple[str, int], float]
+
+
+def jobs_and_peers(users: dict[int, User]) -> Times:
+    """Median seconds of the jobs by size, of the encoder and the loop, and for each FLOP of the
+    processor's matrix products. The loop gets fewer notes, to come to an end: its time is in
+    proportion to them."""
+    texts, model = passages(users[NOTES]), reference()
     encoder().embed(texts[:200])
-    model = reference()
-    original.prepare(user, LOOP_NOTES)
+    original.prepare(users[NOTES], LOOP_NOTES)
     product, flop = matrix_products()
-    encode, job, loop, products = map(
-        median,
-        in_turn(
-            lambda: encoder().embed(texts),
-            lambda: regenerate(user),
-            lambda: original.regenerate(model),
-            product,
-            rounds=ROUNDS,
-        ),
-    )
+    works: dict[tuple[str, int], Callable[[], object]] = {
+        ("encode", NOTES): lambda: encoder().embed(texts),
+        ("loop", LOOP_NOTES): lambda: original.regenerate(model),
+        ("product", flop): product,
+    }
+    for size, user in users.items():
+        works["job", size] = partial(regenerate, user)
+    columns = in_turn(*works.values(), rounds=ROUNDS)
+    return {name: median(column) for name, column in zip(works, columns, strict=True)}
+
+
+def speed(times: Times, work: str) -> dict[int, float]:
+    """How many a second."""
+    return {number: number / time for (name, number), time in times.items() if name == work}
+
+
+def against_the_encoder_and_the_loop(user: User, times: Times) -> Iterator[Line]:
+    texts = passages(user)
     what = f"regenerate {NOTES:,} notes ({len(texts):,} passages)"
-    ours, pure, theirs = NOTES / job, NOTES / encode, LOOP_NOTES / loop
-    at_the_peak = NOTES / (model_flop(texts) * products / flop)
+    ours, pure = speed(times, "job")[NOTES], speed(times, "encode")[NOTES]
+    (loop,), (peak,) = speed(times, "loop").values(), speed(times, "product").values()
     yield at_least(
         0.9,
         *(what, rate(ours, "notes"), "encode the same passages, all at once"),
         *(rate(pure, "notes"), ours / pure),
     )
-    line = at_least(5, what, rate(ours, "notes"), LOOP, rate(theirs, "notes"), ours / theirs)
-    yield line._replace(limit=max(at_the_peak, ours) / theirs)
+    line = at_least(5, what, rate(ours, "notes"), LOOP, rate(loop, "notes"), ours / loop)
+    at_the_peak = NOTES / (model_flop(texts) / peak)
+    yield line._replace(limit=max(at_the_peak, ours) / loop)
 
 
-def nothing_stale(user: User) -> Iterator[Line]:
-    full = median(in_turn(lambda: regenerate(user), rounds=1)[0])
+def growth(times: Times) -> Iterator[Line]:
+    rates = speed(times, "job")
+    smallest = rates[SIZES[0]]
+    for size in SIZES[1:]:
+        yield at_least(
+            0.9,
+            *(f"regenerate {size:,} notes", rate(rates[size], "notes"), f"{SIZES[0]:,} notes"),
+            *(rate(smallest, "notes"), rates[size] / smallest),
+        )
+
+
+def nothing_stale(user: User, full: float) -> Iterator[Line]:
     job, _ = regenerate(user, only_stale=True)
     stale = median(in_turn(lambda: regenerate(user, only_stale=True), rounds=5)[0])
     batches = JobBatch.objects.filter(job=job).count()
     what = f"only-stale run over {NOTES:,} notes with nothing stale"
     yield at_least(50, what, duration(stale), "full run", duration(full), full / stale)
     yield at_most(0, "the same, batches handed to the model", f"{batches}", "", "", batches)
-
-
-def growth(users: dict[int, User], memory: Callable[[], float]) -> Iterator[Line]:
-    """The sizes in turn, and the largest last, so that the memory tells of it."""
-    regenerate(users[SIZES[0]])
-    before = memory()
-    works = [lambda size=size: regenerate(users[size]) for size in SIZES]
-    times = [median(column) for column in in_turn(*works, rounds=ROUNDS)]
-    grown = memory() - before
-    rates = {size: size / time for size, time in zip(SIZES, times, strict=True)}
-    for size in SIZES[1:]:
-        what = f"regenerate {size:,} notes"
-        smallest = rates[SIZES[0]]
-        yield at_least(
-            0.9,
-            *(what, rate(rates[size], "notes"), f"{SIZES[0]:,} notes"),
-            *(rate(smallest, "notes"), rates[size] / smallest),
-        )
-    what = f"the worker's memory grows with {SIZES[-1]:,} notes"
-    yield at_most(50, what, f"{grown:.0f} MB", f"{SIZES[0]:,} notes", f"{before:.0f} MB", grown)
 
 
 # One process each: with all threads, and with half of them, which is what a worker of two has.

@@ -26,7 +26,7 @@ def read(piece: str, whole_books: bool) -> list[VerseRange]:
 
 def title(verses: VerseRange) -> str:
     """Of the book."""
-    return bible.Book(verses.start // BOOK_SIZE).title
+    return str(bible.Book(verses.start // BOOK_SIZE).title)
 
 
 def _verses(candidate: str) -> list[VerseRange]:
