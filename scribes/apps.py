@@ -8,4 +8,5 @@ class ScribesConfig(AppConfig):
 
     def ready(self) -> None:
         import scribes.lookups
-        import scribes.server_checks  # noqa: F401 both register what they define
+        import scribes.server_checks
+        import scribes.timestamps  # noqa: F401 each registers what it defines
