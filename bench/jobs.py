@@ -18,7 +18,7 @@ from tests.processes import Process, environment, running
 
 POLL_SECONDS = 0.005
 # Of a job's time: asking takes some of the processor's.
-POLL_SHARE = 0.01
+POLL_SHARE = 0.002
 MEGABYTE = 1024 * 1024
 
 

@@ -28,7 +28,10 @@ LOOP = "the original guide's loop: pages of 100 by OFFSET, one encode and one UP
 
 
 def run() -> Iterator[Line]:
-    users = {size: user_with_notes(size) for size in SIZES}
+    users = {size: user_with_notes(size) for size in {*SIZES, SHARED_NOTES}}
+    # What this process shares with the workers counts half of theirs, so it is loaded first.
+    encoder().embed(["In the beginning"])
+    reference()
     few = user_with_notes(WARM_NOTES)
     with worker("worker") as process:
         regenerate(few)  # both processes load the model
@@ -60,9 +63,8 @@ Times = dict[tuple[str, int], float]
 
 
 def jobs_and_peers(users: dict[int, User]) -> Times:
-    """Median seconds of the jobs by size, of the encoder and the loop, and for each FLOP of the
-    processor's matrix products. The loop gets fewer notes, to come to an end: its time is in
-    proportion to them."""
+    """Median seconds of each, by its name and how much it does: notes, or FLOP. The loop gets fewer
+    notes, to come to an end: its time is in proportion to them."""
     texts, model = passages(users[NOTES]), reference()
     encoder().embed(texts[:200])
     original.prepare(users[NOTES], LOOP_NOTES)
@@ -72,8 +74,8 @@ def jobs_and_peers(users: dict[int, User]) -> Times:
         ("loop", LOOP_NOTES): lambda: original.regenerate(model),
         ("product", flop): product,
     }
-    for size, user in users.items():
-        works["job", size] = partial(regenerate, user)
+    for size in SIZES:
+        works["job", size] = partial(regenerate, users[size])
     columns = in_turn(*works.values(), rounds=ROUNDS)
     return {name: median(column) for name, column in zip(works, columns, strict=True)}
 

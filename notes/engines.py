@@ -78,7 +78,8 @@ class OpenVINO:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": str(threads()),
             "INFERENCE_NUM_THREADS": threads(),
-            # With it, the first threads of every process share the first core, and the rest idle.
+            # Each process would bind its threads to the cores from the first on: two processes of
+            # one thread each to the same core, while the other idles.
             "ENABLE_CPU_PINNING": False,
         }
         self._network: CompiledModel = core.compile_model(str(converted), "CPU", options)

@@ -145,7 +145,8 @@ def text_hash(note: Note) -> str:
 class EmbeddingModel(models.Model):
     """A model that vectors were made with. Vectors of different models cannot be compared."""
 
-    # Four bytes: with eight, one entry less would fit each page of the index that searches read.
+    # Four bytes: with eight, a page of the index that searches read would hold eight passages of 384
+    # dimensions in place of nine.
     id = models.AutoField(primary_key=True)
     version = models.CharField(
         max_length=150, unique=True, help_text="Its name, and the fingerprint of its weights."

@@ -60,7 +60,8 @@ def unreadable(field: str) -> list[str]:
 
 def _pieces(text: str, *, whole_books: bool) -> Iterator[tuple[str, list[VerseRange]]]:
     """Each part between separators, with what it refers to: in "Rom 8:28; 12:1", twice Romans."""
-    # Not before it is needed: importing pythonbible takes a third of a second.
+    # Importing pythonbible takes a third of a second. The first note that a process saves waits for
+    # it, and every process that saves none starts without.
     from notes.verses import read, title
 
     book = ""

@@ -25,7 +25,7 @@ def read(piece: str, whole_books: bool) -> list[VerseRange]:
 
 
 def title(verses: VerseRange) -> str:
-    """Of the book."""
+    """The title of its book."""
     return str(bible.Book(verses.start // BOOK_SIZE).title)
 
 

@@ -1,7 +1,7 @@
-"""Timestamps of PostgreSQL -> datetimes, in a tenth of the time.
+"""PostgreSQL's timestamps -> datetimes, by Python's own parser.
 
-Django reads them with psycopg's loader in Python, which takes 7 µs each: of a page of twenty jobs,
-with three each, a tenth of the time. Python's own parser is written in C.
+Django's loader is psycopg's, which is written in Python and takes 7 µs for each: half a millisecond
+for a page of twenty jobs with three each.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class UtcLoader(TimestamptzLoader):
     timezone = UTC
 
     def load(self, data: Buffer) -> datetime:
-        """Raises what psycopg's does, as for what no datetime can be: infinity, or years over 9999."""
+        """Raises what psycopg's does where no datetime can be made: of infinity, or the year 10000."""
         try:
             return datetime.fromisoformat(bytes(data).decode())
         except ValueError:
-            return super().load(data).replace(tzinfo=UTC)
+            return super().load(data)
 
 
 @receiver(connection_created)
