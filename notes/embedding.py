@@ -29,7 +29,7 @@ PACKAGED_MODEL_NAME = "all-MiniLM-L6-v2"
 # what lies between them to stay in the processor's cache.
 TOKENS_PER_PACK = 1024
 # Texts are padded to a multiple of this. OpenVINO keeps what it made for each shape that it met, and
-# with every length a shape of its own, a process grew by 95 MB over 3,000 texts; now by 23.
+# with every length a shape of its own, a process grew by 95 MB over 3,000 texts; now by 11.
 PADDED_TO = 16
 # An entry of the index that searches read has to fit a third of PostgreSQL's page of 8 KiB.
 MAX_DIMENSION = 1300
