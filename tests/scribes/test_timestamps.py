@@ -23,6 +23,7 @@ MOMENTS = (
 def test_what_is_stored_comes_back(alice: User, moment: datetime):
     User.objects.filter(pk=alice.pk).update(last_login=moment)
     alice.refresh_from_db()
+    assert alice.last_login is not None
     assert (alice.last_login, alice.last_login.utcoffset()) == (moment, timedelta(0))
 
 
