@@ -46,6 +46,7 @@ def keep(part: str, lines: list[Line], load: float) -> None:
     kept = read()
     if kept["cpu"] != machine.cpu():
         kept = empty()
+    kept["parts"].pop(part, None)  # the last measured comes last
     kept["parts"][part] = {
         "at": datetime.now(UTC).isoformat(timespec="minutes"),
         "load_before": round(load, 2),

@@ -237,13 +237,18 @@ RANK_OF_WORD = "ts_rank(words, (%(lexemes)s::text[])[{n}]::tsquery) AS rank_{n}"
 WEIGHTED = "rank_{n} * ln(1 + notes / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
 NOTHING = "SELECT 0::bigint AS note_id, 0.0 AS rank WHERE false"
 
-# One ranking needs no places to be added up: a fifth less time than by way of both.
+# One ranking needs no places to be added up, so only the notes of the page get one: a fifth less time
+# than by way of both.
 RANKED_BY_ONE = """
-SELECT note_id, 1 / (%(k)s::float8 + row_number() OVER best_first), {similarity}, {why}
-FROM ({found}) found
+SELECT
+    note_id, 1 / (%(k)s::float8 + %(offset)s + row_number() OVER best_first), {similarity}, {why}
+FROM (
+    SELECT * FROM ({found}) found
+    ORDER BY {by} DESC, note_id
+    LIMIT %(limit)s OFFSET %(offset)s
+) page
 WINDOW best_first AS (ORDER BY {by} DESC, note_id)
 ORDER BY {by} DESC, note_id
-LIMIT %(limit)s OFFSET %(offset)s
 """
 RANKED_BY_BOTH = """
 WITH by_meaning AS (
