@@ -198,12 +198,19 @@ def _owner(user: User) -> str:
 # --- The ranking ----------------------------------------------------------------------------
 
 
+# OFFSET 0 keeps the vectors out of the grouping: with them in each row, PostgreSQL expects more than
+# its work_mem for a user of 10,000 passages, and sorts them all on disk.
 MEANING = """
     SELECT note_id, similarity
     FROM (
-        SELECT note_id, -min(vector <#> %(vector)s::halfvec) AS similarity
-        FROM passages
-        WHERE user_id = %(user)s AND model_id = %(model)s AND current {besides} {among} {without}
+        SELECT note_id, -min(distance) AS similarity
+        FROM (
+            SELECT note_id, vector <#> %(vector)s::halfvec AS distance
+            FROM passages
+            WHERE user_id = %(user)s AND model_id = %(model)s AND current
+                {besides} {among} {without}
+            OFFSET 0
+        ) compared
         GROUP BY note_id
     ) nearest
     WHERE similarity >= %(min_similarity)s

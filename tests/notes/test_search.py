@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,13 +70,16 @@ def test_equals_brute_force_over_all_passages(api: APIClient, psalms: dict[int, 
     assert scores == pytest.approx([score for _, score in expected], abs=1e-3)
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "meaning"])
+@pytest.mark.parametrize("mode", ["hybrid", "meaning", "words"])
 def test_pages_fit_together(api: APIClient, psalms: dict[int, Note], mode: str):
-    every = {"mode": mode, "min_similarity": -1}
-    whole = titles(search(api, "praise", **every, limit=10))
-    pages = [titles(search(api, "praise", **every, limit=3, offset=n)) for n in (0, 3, 6)]
-    assert [title for page in pages for title in page] == whole[:9]
-    assert len(set(whole)) == len(PSALMS)
+    def page(limit: int, offset: int = 0) -> list[tuple[str, float]]:
+        query = {"mode": mode, "min_similarity": -1, "limit": limit, "offset": offset}
+        return [(r["note"]["title"], r["score"]) for r in search(api, "lord praise", **query)]
+
+    whole = page(len(PSALMS))
+    assert [found for offset in (0, 3, 6, 9) for found in page(3, offset)] == whole[:12]
+    assert len(dict(whole)) == len(whole) > 3
+    assert mode == "words" or len(whole) == len(PSALMS)
 
 
 def test_min_similarity_leaves_out_the_rest(api: APIClient, psalms: dict[int, Note]):
@@ -247,9 +251,31 @@ def test_a_search_reads_its_users_part_of_the_index_and_nothing_else(alice: User
     with connection.cursor() as cursor:
         cursor.execute("VACUUM (ANALYZE) passages")
     for batches, heap_fetches in ((4, 0), (5, PASSAGES_OF_A_BATCH)):
-        (nodes,) = plans_of(lambda: search(client_of(alice), "rest", mode="meaning"), "min(vector")
+        (nodes,) = plans_of(
+            lambda: search(client_of(alice), "rest", mode="meaning"), "AS similarity"
+        )
         (scan,) = [node for node in nodes if node.get("Relation Name") == "passages"]
         assert (scan["Node Type"], scan["Index Name"]) == ("Index Only Scan", "passages_of_user")
         assert scan["Actual Rows"] == batches * PASSAGES_OF_A_BATCH
         assert heap_fetches <= scan["Heap Fetches"] <= heap_fetches * 1.1
         fill([alice], batches=1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_search_carries_no_vectors_through_memory(alice: User):
+    """A user of 10,000 passages in a table where each note seems to have one would be sorted on disk.
+    With a sixteenth of the memory, so would one of 2,000."""
+    fill([alice], batches=4)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE passages ALTER note_id SET (n_distinct = -1)")
+        cursor.execute("VACUUM (ANALYZE) passages")
+        cursor.execute("SET work_mem = '256kB'")
+        try:
+            search_ = partial(search, client_of(alice), "rest", mode="meaning")
+            (nodes,) = plans_of(search_, "AS similarity")
+        finally:
+            cursor.execute("RESET work_mem")
+            cursor.execute("ALTER TABLE passages ALTER note_id RESET (n_distinct)")
+    assert {node["Temp Written Blocks"] for node in nodes} == {0}
+    (grouping,) = [node for node in nodes if node["Node Type"] == "Aggregate"]
+    assert grouping["Strategy"] == "Hashed"
