@@ -8,8 +8,8 @@ model as it is, everywhere. Neither is imported before the first text is embedde
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from celery import current_app
 from django.conf import settings
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import CompiledModel, Core
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,12 @@ def load(model: Path, version: str) -> Engine:
 
     Raises whatever the libraries raise when the model cannot be loaded.
     """
+    engine = _load(model, version)
+    logger.info("%s runs the model, threads: %s", type(engine).__name__, threads())
+    return engine
+
+
+def _load(model: Path, version: str) -> Engine:
     if settings.EMBEDDING_ENGINE == "torch":
         return Torch(model)
     try:
@@ -65,7 +71,7 @@ def load(model: Path, version: str) -> Engine:
 
 def threads() -> int:
     """The worker's processes share the cores; more threads would only get in their way."""
-    return max(1, (os.cpu_count() or 1) // (current_app.conf.worker_concurrency or 1))
+    return max(1, settings.CORES // (current_app.conf.worker_concurrency or 1))
 
 
 class OpenVINO:
@@ -73,7 +79,7 @@ class OpenVINO:
         import openvino
 
         core = openvino.Core()
-        core.set_property({"CACHE_DIR": str(converted.parent)})
+        core.set_property({"CACHE_DIR": str(converted.parent / _processor(core))})
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": str(threads()),
@@ -98,6 +104,14 @@ class OpenVINO:
         finally:
             self._queue.wait_all()
         return [done[number] for number in range(len(packs))]
+
+
+def _processor(core: Core) -> str:
+    """What is compiled for one kind is of no use to another. Virtual machines may hide its name, but
+    not what it can do."""
+    name = core.get_property("CPU", "FULL_DEVICE_NAME")
+    skills = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return hashlib.sha256(f"{name} {skills}".encode()).hexdigest()[:12]
 
 
 class Torch:

@@ -7,6 +7,7 @@ are those of this checkout's embedded servers; nothing is started from here.
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,7 +96,9 @@ JOB_KEEP_RESULT = env.int("JOB_KEEP_RESULT", default=3600)
 JOB_LEASE_SECONDS = env.int("JOB_LEASE_SECONDS", default=20)
 JOB_REPUBLISH_SECONDS = env.int("JOB_REPUBLISH_SECONDS", default=60)
 RECONCILE_SECONDS = env.int("RECONCILE_SECONDS", default=10)
-WORKER_CONCURRENCY = env.int("WORKER_CONCURRENCY", default=min(2, os.cpu_count() or 1))
+# That this process may use; only Linux tells.
+CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+WORKER_CONCURRENCY = env.int("WORKER_CONCURRENCY", default=min(2, CORES))
 TASK_TIME_LIMIT = env.int("TASK_TIME_LIMIT", default=300)
 # See jobs.failpoints; for tests only.
 FAILPOINT = env.str("FAILPOINT", default="")
