@@ -71,11 +71,13 @@ class JobList(OwnJobs, generics.ListAPIView[BackgroundJob]):
     def filter_queryset(  # type: ignore[override]
         self, queryset: QuerySet[BackgroundJob]
     ) -> QuerySet[BackgroundJob]:
+        # The parameters of a retry name every item that had failed.
+        jobs = queryset.defer("parameters", "deadline_at", "dispatched_at", "request_id")
+        if not self.request.query_params:
+            return jobs
         query = JobQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
-        # The parameters of a retry name every item that had failed.
-        unseen = queryset.defer("parameters", "deadline_at", "dispatched_at", "request_id")
-        return unseen.filter(**query.validated_data)
+        return jobs.filter(**query.validated_data)
 
 
 class JobDetail(OwnJobs, generics.RetrieveAPIView[BackgroundJob]):

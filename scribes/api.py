@@ -112,9 +112,14 @@ def server_error(request: HttpRequest) -> HttpResponse:
 # --- Pages ----------------------------------------------------------------------------------
 
 
+FIRST_PAGE = {"limit": 20, "offset": 0}
+
+
 class PageQuery(serializers.Serializer[Any]):
-    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
-    offset = serializers.IntegerField(min_value=0, max_value=2**31 - 1, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=FIRST_PAGE["limit"])
+    offset = serializers.IntegerField(
+        min_value=0, max_value=2**31 - 1, default=FIRST_PAGE["offset"]
+    )
 
 
 class NamedPage(LimitOffsetPagination):
@@ -123,10 +128,8 @@ class NamedPage(LimitOffsetPagination):
     name: ClassVar[str]
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
-        query = PageQuery(data=request.query_params)
-        query.is_valid(raise_exception=True)
         self.request = request
-        self.limit, self.offset = query.validated_data["limit"], query.validated_data["offset"]
+        self.limit, self.offset = _wanted(request)
         rows = list(queryset[self.offset : self.offset + self.limit + 1])
         # The last page tells how many there are; only others need another query.
         ends_here = len(rows) <= self.limit and (rows or not self.offset)
@@ -150,6 +153,16 @@ class NamedPage(LimitOffsetPagination):
             number | {"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
             number | {"name": "offset", "schema": {"type": "integer", "minimum": 0}},
         ]
+
+
+def _wanted(request: Request) -> tuple[int, int]:
+    """Limit and offset. Most want the first page and name neither: that needs no form, which takes
+    longer to make than to fill in."""
+    if FIRST_PAGE.keys().isdisjoint(request.query_params):
+        return FIRST_PAGE["limit"], FIRST_PAGE["offset"]
+    query = PageQuery(data=request.query_params)
+    query.is_valid(raise_exception=True)
+    return query.validated_data["limit"], query.validated_data["offset"]
 
 
 # --- Documentation --------------------------------------------------------------------------
