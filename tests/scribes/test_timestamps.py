@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from django.db import DataError, connection
+from psycopg.pq import Format
 
 from scribes.models import User
+from scribes.timestamps import UtcLoader
 
 MOMENTS = (
     datetime.min.replace(tzinfo=UTC),
@@ -25,6 +27,16 @@ def test_what_is_stored_comes_back(alice: User, moment: datetime):
     alice.refresh_from_db()
     assert alice.last_login is not None
     assert (alice.last_login, alice.last_login.utcoffset()) == (moment, timedelta(0))
+
+
+@pytest.mark.django_db
+def test_django_leaves_it_be():
+    """It sets a loader of its own before a query, where it finds one of another time zone."""
+    User.objects.first()
+    loader = connection.connection.adapters.get_loader(
+        connection.connection.adapters.types["timestamptz"].oid, Format.TEXT
+    )
+    assert loader is UtcLoader
 
 
 def select(expression: str) -> Any:
