@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from bench import corpus, machine
-from bench.measure import Line, as_fast, at_least, faster, in_turn, p99
+from bench.measure import Line, as_fast, at_least, faster, in_turn, p99, told
 from notes.embedding import encoder
 from notes.engines import Vectors
 
@@ -112,6 +112,9 @@ def same_vectors(texts: list[str]) -> Iterator[Line]:
     of = QUERIES * NEAREST
     what = f"the same nearest {NEAREST} of {QUERIES} queries"
     yield at_least(0.99, what, f"{same:,} of {of:,}", peer, f"{of:,}", same / of)
+    all_same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    what = f"queries of these with all {NEAREST} the same"
+    yield told(what, f"{all_same}", peer, f"{QUERIES}", all_same / QUERIES)
 
 
 def nearest(queries: Vectors, passages: Vectors) -> list[set[int]]:

@@ -1,4 +1,4 @@
-"""Workers as the Procfile starts them, and jobs that are followed to their end."""
+"""`celery -A scribes worker`, and jobs that are followed to their end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ def await_end(job: BackgroundJob) -> None:
 
 
 def resident_mb(process: Process) -> float:
-    """Of a process and its children, in MB. Pages that they share count once."""
+    """Of a process and its children, in MB: PSS, in which each page that several processes share,
+    these or others, is divided among them."""
+    return sum(member.memory_full_info().pss for member in family(process)) / MEGABYTE
+
+
+def family(process: Process) -> list[psutil.Process]:
     parent = psutil.Process(process.popen.pid)
-    family = [parent, *parent.children(recursive=True)]
-    return sum(member.memory_full_info().pss for member in family) / MEGABYTE
+    return [parent, *parent.children(recursive=True)]

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from django.conf import settings
 
 from bench import corpus
-from bench.jobs import regenerate, resident_mb, worker
+from bench.jobs import MEGABYTE, family, regenerate, resident_mb, worker
 from bench.measure import Line, told
 from bench.web import Client, serving_web, sign_up
 from tests.processes import Process, environment, free_port, running
@@ -30,13 +30,21 @@ def run() -> Iterator[Line]:
         corpus.make_notes(user, corpus.texts(NOTES))
         regenerate(user)
         yield size("worker, after a regeneration", workers)
-        for _ in range(8):  # both processes get one
+        while not all_have_the_model(web.process):
             Client(web.port, token).call("POST", "/semantic/search", {"query": "rest"})
         yield size("web, after searches", web.process)
 
 
 def size(what: str, process: Process) -> Line:
-    return told(f"memory of {what}", f"{resident_mb(process):.0f} MB")
+    rss = sum(member.memory_info().rss for member in family(process)) / MEGABYTE
+    return told(f"memory of {what}: PSS, RSS", f"{resident_mb(process):.0f} MB, {rss:.0f} MB")
+
+
+def all_have_the_model(web: Process) -> bool:
+    _, *processes = family(web)
+    return all(
+        any("openvino" in mapped.path for mapped in process.memory_maps()) for process in processes
+    )
 
 
 @contextmanager

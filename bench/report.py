@@ -73,8 +73,10 @@ PAGE = """# Benchmarks
 PARTS="encode search"` measures some parts again. Both sides are timed in turn in one run, since
 absolute times do not hold on a shared machine: what counts is the ratio of the medians. Where the
 target says “>=”, the ratio says how many times better ours is; where it says “<=”, how many times as
-long ours takes. The texts are one to twelve neighbouring verses each of the King James Bible.
-A limit is the ratio at the speed of the processor's matrix products, measured in the same run.
+long ours takes, or how much there is. The texts are one to twelve neighbouring verses each of the
+King James Bible. A limit is the best ratio that was possible, measured in the same run: for texts, if
+all the time went into matrix products of the model's shapes; for searches, if PostgreSQL read the
+passages from the index and compared none.
 
 CPU: {cpu}; bfloat16 in hardware: {bf16}.
 
@@ -106,7 +108,8 @@ def plot(lines: list[Line]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    aimed = [line for line in lines if line.target and line.ratio > 0][::-1]
+    # How far from nothing has no logarithm.
+    aimed = [line for line in lines if line.ratio > 0 and line.target not in ("", "<= 0.00")][::-1]
     figure, axes = pyplot.subplots(figsize=(10, 0.34 * len(aimed) + 1), layout="constrained")
     margins = [_margin(line) for line in aimed]
     colors = ["tab:blue" if line.met else "tab:red" for line in aimed]

@@ -11,7 +11,7 @@ from django.db import transaction
 from pgvector import HalfVector
 
 from bench import corpus
-from bench.measure import Line, as_fast, duration, faster, in_turn, medians, told
+from bench.measure import Line, as_fast, duration, faster, medians, seconds, told
 from notes import serving
 from notes.embedding import encoder
 from notes.engines import Vectors
@@ -80,8 +80,8 @@ def notes_cost_no_more(ours: list[Note], without: list[Note]) -> Iterator[Line]:
     }
     for what, work in kinds.items():
         pairs = list(zip(ours, without, strict=True))[:EDITS]
-        times = [in_turn(partial(work, a), partial(work, b), rounds=1) for a, b in pairs]
-        own, theirs = (median(pair[side][0] for pair in times) for side in (0, 1))
+        times = [(seconds(partial(work, a)), seconds(partial(work, b))) for a, b in pairs]
+        own, theirs = map(median, zip(*times, strict=True))
         yield as_fast(1.1, f"{what} with vectors", own, "without vectors", theirs)
 
 

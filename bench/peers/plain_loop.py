@@ -1,5 +1,5 @@
-"""Regeneration as the guide of the first Scribes has it: the notes in pages of 100 by OFFSET, the
-model called once a note, and the note's row updated with its vector."""
+"""Regeneration as one writes it first: the notes in pages of 100 by OFFSET, the model called once a
+note, and the note's row updated with its vector."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scribes.models import User
 
 PAGE = 100
 TABLE = """
-DROP TABLE IF EXISTS original_notes;
-CREATE TABLE original_notes (id bigint PRIMARY KEY, user_id bigint, content text,
+DROP TABLE IF EXISTS plain_notes;
+CREATE TABLE plain_notes (id bigint PRIMARY KEY, user_id bigint, content text,
     embedding vector(384));
-INSERT INTO original_notes SELECT id, user_id, content FROM notes
+INSERT INTO plain_notes SELECT id, user_id, content FROM notes
 WHERE user_id = %(user)s ORDER BY id LIMIT %(notes)s;
-CREATE TABLE IF NOT EXISTS original_jobs (processed int);
-TRUNCATE original_jobs;
-INSERT INTO original_jobs VALUES (0);
+CREATE TABLE IF NOT EXISTS plain_jobs (processed int);
+TRUNCATE plain_jobs;
+INSERT INTO plain_jobs VALUES (0);
 """
 
 
@@ -29,13 +29,13 @@ def prepare(user: User, notes: int) -> None:
 
 
 def regenerate(model: SentenceTransformer) -> None:
-    """It skips notes, as the first Scribes did: rows that were updated change places."""
+    """It skips notes: rows that were updated change places."""
     offset = 0
-    while page := _rows("SELECT id, content FROM original_notes LIMIT %s OFFSET %s", PAGE, offset):
+    while page := _rows("SELECT id, content FROM plain_notes LIMIT %s OFFSET %s", PAGE, offset):
         for note, content in page:
             vector = str(model.encode(content).tolist())
-            _execute("UPDATE original_notes SET embedding = %s WHERE id = %s", vector, note)
-        _execute("UPDATE original_jobs SET processed = processed + %s", len(page))
+            _execute("UPDATE plain_notes SET embedding = %s WHERE id = %s", vector, note)
+        _execute("UPDATE plain_jobs SET processed = processed + %s", len(page))
         offset += PAGE
 
 
