@@ -37,7 +37,7 @@ class Pack(NamedTuple):
     """Texts that go through the network together."""
 
     ids: npt.NDArray[np.int64]
-    """[texts, tokens], padded to the longest or a little more"""
+    """[texts, tokens], padded to the longest or a little more, and with a few texts of padding"""
     mask: npt.NDArray[np.int64]
     """1 for a token, 0 for padding"""
 

@@ -108,21 +108,44 @@ def test_a_workers_processes_share_the_cores(alice: User, tmp_path: Path):
         worker.await_output(f"runs the model, threads: {max(1, django_settings.CORES // 2)}")
 
 
-def test_embedding_needs_no_torch():
-    """It would cost every worker ten seconds and half a gigabyte."""
-    code = """
-import sys, django
-django.setup()
-from notes.embedding import encoder
-encoder().embed(["In the beginning"])
-print(sorted({"torch", "transformers", "sentence_transformers"} & set(sys.modules)))
-"""
-    encoder().embed(["The converted model is there."])
+def in_a_process_of_its_own(code: str) -> str:
+    """The last line of what it prints. One thread runs the model, whose converted copy is there."""
+    encoder().embed(["In the beginning"])
+    cores = str(django_settings.CORES)
+    begin = "import django; django.setup(); from notes.embedding import encoder\n"
     result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment(DATA_DIR=str(django_settings.DATA_DIR)),
+        [sys.executable, "-c", begin + code],
+        env=environment(DATA_DIR=str(django_settings.DATA_DIR), WORKER_CONCURRENCY=cores),
         cwd=django_settings.BASE_DIR,
         capture_output=True,
         text=True,
     )
-    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[-1]
+
+
+def test_embedding_needs_no_torch():
+    """It would cost every worker ten seconds and half a gigabyte."""
+    code = """
+import sys
+encoder().embed(["In the beginning"])
+print(sorted({"torch", "transformers", "sentence_transformers"} & set(sys.modules)))
+"""
+    assert in_a_process_of_its_own(code) == "[]"
+
+
+def test_texts_of_all_lengths_and_numbers_leave_little_behind():
+    """OpenVINO keeps memory for each shape that it met. With 60 lengths, or 60 numbers of texts, as
+    shapes of their own, it would be some 40 MB for each."""
+    code = """
+import psutil
+def used():
+    return psutil.Process().memory_full_info().uss
+encoder().embed(["word " * 120] * 8)
+before = used()
+for number in range(1, 61):
+    encoder().embed(["word " * number])
+    encoder().embed(["word"] * number)
+print(used() - before)
+"""
+    assert int(in_a_process_of_its_own(code)) < 15_000_000
