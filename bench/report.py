@@ -75,8 +75,8 @@ absolute times do not hold on a shared machine: what counts is the ratio of the 
 target says “>=”, the ratio says how many times better ours is; where it says “<=”, how many times as
 long ours takes, or how much there is. The texts are one to twelve neighbouring verses each of the
 King James Bible. A limit is the best ratio that was possible, measured in the same run: for texts, if
-all the time went into matrix products of the model's shapes; for searches, if PostgreSQL read the
-passages from the index and compared none.
+all the time went into matrix products of the model's shapes; for searches, if PostgreSQL compared each
+vector of the user with the query, from the index, and did nothing else.
 
 CPU: {cpu}; bfloat16 in hardware: {bf16}.
 

@@ -160,8 +160,9 @@ def among_others(owner: User, among: Connection, alone: Connection) -> Iterator[
         yield as_fast(1.2, what, own, "the same passages alone in a database", peer)
 
 
-READ = """
-SELECT count(vector) FROM passages WHERE user_id = %(user)s AND model_id = %(model)s AND current
+COMPARE = """
+SELECT min(vector <#> %(vector)s::halfvec) FROM passages
+WHERE user_id = %(user)s AND model_id = %(model)s AND current
 """
 SCAN = """
 SELECT note_id FROM passages WHERE user_id = %(user)s AND model_id = %(model)s AND current
@@ -182,8 +183,8 @@ def against_the_heap(among: Connection) -> Iterator[Line]:
 
 
 def scan_and_search(among: Connection, searches: list[Statement], whose: str) -> Iterator[Line]:
-    scans, reads = ([(sql, values) for _, values in searches] for sql in (SCAN, READ))
-    least = median(asked(among, reads * 2)[len(reads) :])
+    scans, compares = ([(sql, values) for _, values in searches] for sql in (SCAN, COMPARE))
+    least = median(asked(among, compares * 2)[len(compares) :])
     against = "the same through a B-tree on the user and the heap"
     for what, statements in {"exact scan of": scans, "search by meaning in": searches}.items():
         own, peer = compared(among, among, statements, table="heap")
