@@ -197,7 +197,7 @@ class Encoder:
 
 def _rows(texts: int, full: int) -> int:
     """As many or a few more: 1, 2, 3, 4, 6, 8, 12, 16, 24…, or a full pack."""
-    step = max(1, 2 ** (texts.bit_length() - 2))
+    step = 1 << max(0, texts.bit_length() - 2)
     return max(texts, min(math.ceil(texts / step) * step, full))
 
 

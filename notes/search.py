@@ -73,7 +73,8 @@ class Query(NamedTuple):
     """What a search looks for."""
 
     user: User
-    vector: Vectors | None
+    vector: str | None
+    """In pgvector's text form."""
     model: EmbeddingModel | None
     words: Words | None
     among: NoteQuerySet | None
@@ -129,7 +130,7 @@ def understood(
         try:
             model = serving.of(user)
             vector = serving.encoder_of(model).embed([wanted])[0]
-            query = query._replace(model=model, vector=vector, without=_any_of(unwanted))
+            query = query._replace(model=model, vector=_literal(vector), without=_any_of(unwanted))
         except ModelUnavailable:
             degraded = ["meaning"]
     if mode != "meaning" or query.vector is None:
@@ -137,12 +138,13 @@ def understood(
     return query, degraded
 
 
-def _mean_vector(note: Note, model: EmbeddingModel) -> Any:
+def _mean_vector(note: Note, model: EmbeddingModel) -> str | None:
     statement = (
-        "SELECT l2_normalize(avg(vector)) FROM passages"
+        "SELECT l2_normalize(avg(vector))::text FROM passages"
         " WHERE note_id = %s AND model_id = %s AND current"
     )
-    return _rows(statement, [note.pk, model.pk])[0][0]
+    mean: str | None = _rows(statement, [note.pk, model.pk])[0][0]
+    return mean
 
 
 # --- Words ----------------------------------------------------------------------------------
@@ -201,19 +203,16 @@ def _owner(user: User) -> str:
 # OFFSET 0 keeps the vectors out of the grouping: with them in each row, PostgreSQL expects more than
 # its work_mem for a user of 10,000 passages, and sorts them all on disk.
 MEANING = """
-    SELECT note_id, similarity
+    SELECT note_id, -min(distance) AS similarity
     FROM (
-        SELECT note_id, -min(distance) AS similarity
-        FROM (
-            SELECT note_id, vector <#> %(vector)s::halfvec AS distance
-            FROM passages
-            WHERE user_id = %(user)s AND model_id = %(model)s AND current
-                {besides} {among} {without}
-            OFFSET 0
-        ) compared
-        GROUP BY note_id
-    ) nearest
-    WHERE similarity >= %(min_similarity)s
+        SELECT note_id, vector <#> %(vector)s::halfvec AS distance
+        FROM passages
+        WHERE user_id = %(user)s AND model_id = %(model)s AND current
+            {besides} {among} {without}
+        OFFSET 0
+    ) compared
+    WHERE distance <= -%(min_similarity)s
+    GROUP BY note_id
 """
 BESIDES = "AND note_id <> %(besides)s"
 WITHOUT = """
@@ -292,7 +291,7 @@ def ranking(
     among = None if query.among is None else list(query.among.values_list("pk", flat=True))
     return _ranking_sql(query, among is not None), {
         "user": query.user.pk,
-        "vector": _literal(query.vector),
+        "vector": query.vector,
         "model": query.model and query.model.pk,
         "tsquery": query.words and query.words.tsquery,
         "lexemes": query.words and query.words.lexemes,
@@ -334,11 +333,9 @@ def _words_sql(words: Words | None, among: str) -> str:
     )
 
 
-def _literal(vector: Any) -> str | None:
-    """pgvector's text form."""
-    if vector is None or isinstance(vector, str):
-        return vector
-    return "[" + ",".join(f"{number:.6g}" for number in vector) + "]"
+def _literal(vector: Vectors) -> str:
+    numbers = ",".join(["%.6g"] * len(vector)) % tuple(vector.tolist())
+    return f"[{numbers}]"
 
 
 def _rows(statement: str, parameters: Any) -> list[tuple[Any, ...]]:
@@ -370,7 +367,7 @@ def _hits(ranked: Sequence[_Ranked], query: Query) -> list[Hit]:
     parameters = {
         "notes": [row.note_id for row in ranked],
         "model": query.model and query.model.pk,
-        "vector": _literal(query.vector),
+        "vector": query.vector,
     }
     notes = {note.pk: note for note in Note.objects.raw(SHOWN, parameters)}
     found = [(row, notes[row.note_id]) for row in ranked if row.note_id in notes]
