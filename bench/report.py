@@ -37,8 +37,11 @@ def row(line: Line) -> list[str]:
 def verdict(line: Line) -> str:
     if line.met:
         return "yes"
-    out_of_reach = 0 < line.limit < float(line.target.split()[1])
-    return f"no: the limit here is {line.limit:.3g}" if out_of_reach else "**no**"
+    return f"no: the limit here is {line.limit:.3g}" if _out_of_reach(line) else "**no**"
+
+
+def _out_of_reach(line: Line) -> bool:
+    return not line.met and 0 < line.limit < float(line.target.split()[1])
 
 
 def keep(part: str, lines: list[Line], load: float) -> None:
@@ -80,7 +83,7 @@ vector of the user with the query, from the index, and did nothing else.
 
 CPU: {cpu}; bfloat16 in hardware: {bf16}.
 
-![How many times better than the target asks](benchmarks.png)
+![How many times better than the target asks; a mark is the limit, where that is less](benchmarks.png)
 """
 
 
@@ -102,7 +105,8 @@ def _section(name: str, part: dict[str, Any]) -> str:
 
 
 def plot(lines: list[Line]) -> None:
-    """A bar for each line with a target; 1 is the target, and right of it is better."""
+    """A bar for each line with a target; 1 is the target, and right of it is better. A limit that is
+    left of it is marked."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -114,7 +118,13 @@ def plot(lines: list[Line]) -> None:
     margins = [_margin(line) for line in aimed]
     colors = ["tab:blue" if line.met else "tab:red" for line in aimed]
     axes.barh(range(len(aimed)), [math.log2(margin) for margin in margins], color=colors)
+    for place, line in enumerate(aimed):
+        if _out_of_reach(line):
+            axes.plot(
+                math.log2(_margin(line._replace(ratio=line.limit))), place, "k|", ms=16, mew=2
+            )
     axes.set_yticks(range(len(aimed)), [f"{line.what} ({line.target})" for line in aimed])
+    axes.set_ylim(-1, len(aimed))
     axes.axvline(0, color="black", linewidth=1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{2**value:g}x")
     axes.set_xlabel("how many times better than the target asks")
