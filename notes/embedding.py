@@ -28,7 +28,7 @@ PACKAGED_MODEL_NAME = "all-MiniLM-L6-v2"
 # Padding included. Enough for the matrix products to run at full speed, and little enough for
 # what lies between them to stay in the processor's cache.
 TOKENS_PER_PACK = 1024
-# OpenVINO keeps what it made for each shape that it met, about a quarter of a megabyte. So texts are
+# OpenVINO keeps what it made for each shape that it met: a quarter of a megabyte or more. So texts are
 # padded to a multiple of this, and a pack that is not full to a number of rows that comes again.
 PADDED_TO = 16
 # An entry of the index that searches read has to fit a third of PostgreSQL's page of 8 KiB.
