@@ -165,6 +165,7 @@ def know_own_concurrency(instance: Any, conf: Any, **_: Any) -> None:
 def share_what_is_imported(**_: Any) -> None:
     """A process of the pool shares the worker's memory until one of the two writes to it, as the
     garbage collector does to every object that it looks at: 30 MB more for each process."""
+    gc.collect()  # what is garbage now would stay for ever
     gc.freeze()
 
 
