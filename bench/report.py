@@ -118,11 +118,11 @@ def plot(lines: list[Line]) -> None:
     margins = [_margin(line) for line in aimed]
     colors = ["tab:blue" if line.met else "tab:red" for line in aimed]
     axes.barh(range(len(aimed)), [math.log2(margin) for margin in margins], color=colors)
-    for place, line in enumerate(aimed):
-        if _out_of_reach(line):
-            axes.plot(
-                math.log2(_margin(line._replace(ratio=line.limit))), place, "k|", ms=16, mew=2
-            )
+    limits = {
+        n: line._replace(ratio=line.limit) for n, line in enumerate(aimed) if _out_of_reach(line)
+    }
+    marks = [math.log2(_margin(limit)) for limit in limits.values()]
+    axes.plot(marks, list(limits), "k|", markersize=16, markeredgewidth=2)
     axes.set_yticks(range(len(aimed)), [f"{line.what} ({line.target})" for line in aimed])
     axes.set_ylim(-1, len(aimed))
     axes.axvline(0, color="black", linewidth=1)

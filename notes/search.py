@@ -74,7 +74,7 @@ class Query(NamedTuple):
 
     user: User
     vector: str | None
-    """In pgvector's text form."""
+    """As _literal writes it."""
     model: EmbeddingModel | None
     words: Words | None
     among: NoteQuerySet | None
@@ -334,6 +334,7 @@ def _words_sql(words: Words | None, among: str) -> str:
 
 
 def _literal(vector: Vectors) -> str:
+    """pgvector's text form."""
     numbers = ",".join(["%.6g"] * len(vector)) % tuple(vector.tolist())
     return f"[{numbers}]"
 

@@ -52,15 +52,19 @@ WHERE user_id = %s
 
 def of(user: User) -> EmbeddingModel:
     """The model that the user's searches use. Raises ModelUnavailable."""
-    return next(iter(EmbeddingModel.objects.raw(SERVED, [user.pk])), None) or default()
+    return _served(user) or default()
 
 
 def name_of(user: User, version: str | None = None) -> str:
     """The name of this model, or of the one the user's searches use. Loads nothing."""
     if version is None:
-        served = ServedModel.objects.filter(user=user).select_related("model").first()
-        version = served.model.version if served else encoder(settings.EMBEDDING_MODEL).name
+        served = _served(user)
+        version = served.version if served else encoder(settings.EMBEDDING_MODEL).name
     return version.split("@")[0]
+
+
+def _served(user: User) -> EmbeddingModel | None:
+    return next(iter(EmbeddingModel.objects.raw(SERVED, [user.pk])), None)
 
 
 def targets(user: User) -> list[EmbeddingModel]:

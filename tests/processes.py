@@ -72,6 +72,19 @@ def environment(**variables: str) -> dict[str, str]:
     }
 
 
+def last_line_of(code: str, **variables: str) -> str:
+    """Of what this Python prints in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(**variables),
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[-1]
+
+
 def own_environment(data: Path, **variables: str) -> dict[str, str]:
     """For a process that is to have a data folder, servers and secrets of its own.
 

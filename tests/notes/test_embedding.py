@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from notes.models import Note
 from scribes.management.commands.demo import psalm
 from scribes.models import User
 from tests.conftest import worker_process
-from tests.processes import environment
+from tests.processes import last_line_of
 
 TEXTS = ["", "In the beginning", "was the Word " * 200, "λόγος", "🕊️ שָׁלוֹם", "x" * 5000]
 
@@ -108,20 +107,12 @@ def test_a_workers_processes_share_the_cores(alice: User, tmp_path: Path):
         worker.await_output(f"runs the model, threads: {max(1, django_settings.CORES // 2)}")
 
 
-def in_a_process_of_its_own(code: str) -> str:
-    """The last line of what it prints. One thread runs the model, whose converted copy is there."""
+def embedding_elsewhere(code: str) -> str:
+    """The last line that this prints. One thread runs the model, whose converted copy is there."""
     encoder().embed(["In the beginning"])
-    cores = str(django_settings.CORES)
     begin = "import django; django.setup(); from notes.embedding import encoder\n"
-    result = subprocess.run(
-        [sys.executable, "-c", begin + code],
-        env=environment(DATA_DIR=str(django_settings.DATA_DIR), WORKER_CONCURRENCY=cores),
-        cwd=django_settings.BASE_DIR,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.splitlines()[-1]
+    data, cores = str(django_settings.DATA_DIR), str(django_settings.CORES)
+    return last_line_of(begin + code, DATA_DIR=data, WORKER_CONCURRENCY=cores)
 
 
 def test_embedding_needs_no_torch():
@@ -131,7 +122,7 @@ import sys
 encoder().embed(["In the beginning"])
 print(sorted({"torch", "transformers", "sentence_transformers"} & set(sys.modules)))
 """
-    assert in_a_process_of_its_own(code) == "[]"
+    assert embedding_elsewhere(code) == "[]"
 
 
 def test_texts_of_all_lengths_and_numbers_leave_little_behind():
@@ -148,4 +139,4 @@ for number in range(1, 61):
     encoder().embed(["word"] * number)
 print(used() - before)
 """
-    assert int(in_a_process_of_its_own(code)) < 15_000_000
+    assert int(embedding_elsewhere(code)) < 15_000_000
