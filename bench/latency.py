@@ -1,4 +1,4 @@
-"""How soon an idle worker begins, and how soon a saved note is found."""
+"""How soon an idle worker starts a job, and how soon searches find a saved note."""
 
 from __future__ import annotations
 
@@ -12,42 +12,48 @@ from statistics import median
 from django.conf import settings
 
 from bench import corpus
-from bench.jobs import POLL_SECONDS, await_end, worker
-from bench.measure import Line, as_fast, at_most, duration
-from bench.web import Client, serving_web, sign_up
+from bench.jobs import POLL_SECONDS, await_end, worker_process
+from bench.measure import Line, at_most, duration, not_slower
+from bench.web import Client, sign_up, web_process
 from jobs.models import BackgroundJob
+from notes.search.query import SEMANTIC
 
 ROUNDS = 15
 NOTES = 100
-ARQ = settings.DATA_DIR / "peers" / "bin" / "python"
+ARQ_PYTHON = settings.DATA_DIR / "peers" / "bin" / "python"
+ARQ_SCRIPT = settings.BASE_DIR / "bench" / "peers" / "arq_peer.py"
 
 
 def run() -> Iterator[Line]:
-    with serving_web() as web, worker("worker"), arq_worker() as arq:
+    with web_process() as web, worker_process("worker"), arq_worker() as arq:
         user, token = sign_up(web.port, "latency@example.com")
         client = Client(web.port, token)
         corpus.make_notes(user, corpus.texts(NOTES))
-        job_runs(client)  # web and worker load the model
-        found(client, "warm")
+        time_to_running(client)  # the web process and the worker load the model
+        time_to_found(client, "warm")
         times = [
-            (found(client, f"{n}"), idle(arq), idle(lambda: job_runs(client)))
+            (
+                time_to_found(client, f"{n}"),
+                after_a_pause(arq),
+                after_a_pause(lambda: time_to_running(client)),
+            )
             for n in range(ROUNDS)
         ]
-        saved, theirs, ours = map(median, zip(*times, strict=True))
-    what = "POST to job running, idle worker, p50"
-    yield as_fast(1, what, ours, "arq 0.28 with its default poll, enqueue to run", theirs)
-    what = "POST /notes to the first search by meaning that finds it, p50"
-    yield at_most(1, what, duration(saved), "two seconds", duration(2), saved / 2)
+        found, theirs, running = map(median, zip(*times, strict=True))
+    title = "POST to job running, idle worker, p50"
+    yield not_slower(1, title, running, "arq 0.28 with its default poll, enqueue to run", theirs)
+    title = "POST /notes to the first semantic search that finds the note, p50"
+    yield at_most(1, title, duration(found), "two seconds", duration(2), found / 2)
 
 
-def idle(work: Callable[[], float]) -> float:
-    """At any moment: a worker that polls may be about to, or may just have."""
+def after_a_pause(work: Callable[[], float]) -> float:
+    """Start at a random moment between two polls of a worker."""
     time.sleep(random.random())
     return work()
 
 
-def job_runs(client: Client) -> float:
-    """Seconds until everybody sees that the job runs."""
+def time_to_running(client: Client) -> float:
+    """Seconds from the request until the job's row says that it runs."""
     start = time.perf_counter()
     job_id = client.call("POST", "/semantic/regenerate-embeddings", {})["task_id"]
     job = BackgroundJob.objects.get(pk=job_id)
@@ -59,39 +65,41 @@ def job_runs(client: Client) -> float:
     return taken
 
 
-def found(client: Client, name: str) -> float:
+def time_to_found(client: Client, name: str) -> float:
+    """Seconds from saving a note until a semantic search finds it."""
     text = f"A recipe for pancakes, number {name}: flour, two eggs, milk and a pinch of salt."
     start = time.perf_counter()
-    note = client.call("POST", "/notes", {"title": "Kitchen", "content": text})["id"]
-    while note not in by_meaning(client, text):
+    note_id = client.call("POST", "/notes", {"title": "Kitchen", "content": text})["id"]
+    while note_id not in found_ids(client, text):
         time.sleep(POLL_SECONDS)
     return time.perf_counter() - start
 
 
-def by_meaning(client: Client, text: str) -> list[int]:
-    query = {"query": text, "mode": "meaning", "limit": 100}
-    return [
-        result["note"]["id"] for result in client.call("POST", "/semantic/search", query)["results"]
-    ]
+def found_ids(client: Client, text: str) -> list[int]:
+    query = {"query": text, "mode": SEMANTIC, "limit": 100}
+    results = client.call("POST", "/semantic/search", query)["results"]
+    return [result["note"]["id"] for result in results]
 
 
 @contextmanager
 def arq_worker() -> Iterator[Callable[[], float]]:
-    """What measures one arq job: seconds from its being enqueued to its being run."""
-    script = [str(ARQ), str(settings.BASE_DIR / "bench" / "peers" / "arq_peer.py")]
+    """A function that runs one arq job, and returns the seconds from its enqueuing to its start."""
     peer = subprocess.Popen(
-        [*script, settings.REDIS_URL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [str(ARQ_PYTHON), str(ARQ_SCRIPT), settings.REDIS_URL],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert peer.stdin
     assert peer.stdout
     stdin, stdout = peer.stdin, peer.stdout
 
-    def one() -> float:
+    def run_one() -> float:
         print(file=stdin, flush=True)
         return float(stdout.readline())
 
     try:
-        yield one
+        yield run_one
     finally:
         peer.terminate()
         peer.wait()

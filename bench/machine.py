@@ -1,4 +1,4 @@
-"""What this run was measured on."""
+"""The machine of this run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cpu() -> str:
-    """Its name, or its family and model where a virtual machine hides that."""
+    """The CPU's name, with its family and model, because virtual machines may hide the name."""
     facts = _facts()
     name = facts.get("model name", platform.processor() or platform.machine())
     if "cpu family" in facts:
@@ -17,21 +17,21 @@ def cpu() -> str:
 
 
 def has_bf16() -> bool:
-    """Whether the processor multiplies matrices of bfloat16."""
-    return bool({"avx512_bf16", "amx_bf16"} & bf16())
+    """Whether the CPU multiplies matrices of bfloat16."""
+    return bool({"avx512_bf16", "amx_bf16"} & bf16_features())
 
 
-def bf16() -> set[str]:
+def bf16_features() -> set[str]:
     return {flag for flag in _facts().get("flags", "").split() if flag.endswith("_bf16")}
 
 
 def load() -> float:
-    """Processes that wanted a core, on average over the last minute."""
+    """The load average of the last minute."""
     return os.getloadavg()[0]
 
 
 def _facts() -> dict[str, str]:
-    """Of the first processor; empty where the system is not Linux."""
+    """What Linux says about the first processor; empty on other systems."""
     file = Path("/proc/cpuinfo")
     first = file.read_text().split("\n\n")[0] if file.exists() else ""
     pairs = (line.partition(":") for line in first.splitlines())

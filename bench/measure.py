@@ -1,5 +1,8 @@
-"""Ways of doing the same, timed in turn in one run: what a shared machine does to one of them, it
-does to the others. What counts is their ratio."""
+"""Measurements of several ways of doing the same, and the lines of the table.
+
+The ways are timed in turn in one run: other work on a shared machine slows all of them down. What
+counts is their ratio.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """Of the table."""
+    """A line of the table."""
 
-    what: str
+    title: str
     ours: str
-    against: str
     peer: str
+    theirs: str
     ratio: float
-    """Of the two; where a target says ">=", how many times better ours is."""
+    """Ours to theirs. If the target is a minimum: how many times better ours is."""
     target: str
-    """Empty where a number is only told."""
-    met: bool
+    """">= 2.00" or "<= 2.00"; empty for a line without a target."""
+    is_met: bool
     limit: float = 0
-    """The best ratio that this machine allows, where that was measured in the same run."""
+    """The best ratio that is possible on this machine, measured in the same run; 0 if unknown."""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -33,13 +36,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def in_turn(*works: Callable[[], object], rounds: int = 5) -> list[list[float]]:
-    """Seconds of each of the works, as often as there are rounds."""
+    """The seconds of each work in each round; a round does all of them once."""
     times = [[seconds(work) for work in works] for _ in range(rounds)]
     return [list(column) for column in zip(*times, strict=True)]
 
 
 def medians(*works: Callable[[], object], rounds: int = 5) -> list[float]:
-    """Median seconds of each, after one round that does not count."""
+    """The median seconds of each work, after one round that does not count."""
     in_turn(*works, rounds=1)
     return [median(times) for times in in_turn(*works, rounds=rounds)]
 
@@ -52,31 +55,33 @@ def p99(times: Sequence[float]) -> float:
 
 
 def at_least(
-    target: float, what: str, ours: str, against: str, peer: str, ratio: float, digits: int = 2
+    target: float, title: str, ours: str, peer: str, theirs: str, ratio: float, digits: int = 2
 ) -> Line:
-    return Line(what, ours, against, peer, ratio, f">= {target:.{digits}f}", bool(ratio >= target))
+    return Line(title, ours, peer, theirs, ratio, f">= {target:.{digits}f}", bool(ratio >= target))
 
 
-def at_most(target: float, what: str, ours: str, against: str, peer: str, ratio: float) -> Line:
-    return Line(what, ours, against, peer, ratio, f"<= {target:.2f}", ratio <= target)
+def at_most(target: float, title: str, ours: str, peer: str, theirs: str, ratio: float) -> Line:
+    return Line(title, ours, peer, theirs, ratio, f"<= {target:.2f}", bool(ratio <= target))
 
 
 def faster(
-    target: float, what: str, ours: float, against: str, peer: float, least: float = math.inf
+    target: float, title: str, ours: float, peer: str, theirs: float, minimum: float = math.inf
 ) -> Line:
-    """All in seconds; ours is to be so many times as fast. `least` is what it takes this machine to
-    do the arithmetic alone."""
-    line = at_least(target, what, duration(ours), against, duration(peer), peer / ours)
-    return line._replace(limit=peer / min(least, ours) if math.isfinite(least) else 0)
+    """A line about seconds: ours must be `target` times as fast as the peer's.
+
+    `minimum` is the time that this machine needs for the computation alone.
+    """
+    line = at_least(target, title, duration(ours), peer, duration(theirs), theirs / ours)
+    return line._replace(limit=theirs / min(minimum, ours) if math.isfinite(minimum) else 0)
 
 
-def as_fast(target: float, what: str, ours: float, against: str, peer: float) -> Line:
-    """Both in seconds; ours may take so many times as long."""
-    return at_most(target, what, duration(ours), against, duration(peer), ours / peer)
+def not_slower(target: float, title: str, ours: float, peer: str, theirs: float) -> Line:
+    """A line about seconds: ours may take at most `target` times as long as the peer's."""
+    return at_most(target, title, duration(ours), peer, duration(theirs), ours / theirs)
 
 
-def told(what: str, ours: str, against: str = "", peer: str = "", ratio: float = 0) -> Line:
-    return Line(what, ours, against, peer, ratio, "", met=True)
+def no_target(title: str, ours: str, peer: str = "", theirs: str = "", ratio: float = 0) -> Line:
+    return Line(title, ours, peer, theirs, ratio, "", is_met=True)
 
 
 def duration(time: float) -> str:

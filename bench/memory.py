@@ -1,4 +1,4 @@
-"""What the processes of the Procfile hold in memory."""
+"""The memory of the processes in the Procfile."""
 
 from __future__ import annotations
 
@@ -6,53 +6,51 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from django.conf import settings
-
 from bench import corpus
-from bench.jobs import MEGABYTE, family, regenerate, resident_mb, worker
-from bench.measure import Line, told
-from bench.web import Client, serving_web, sign_up
-from tests.processes import Process, environment, free_port, running
+from bench.jobs import regenerate, worker_process
+from bench.measure import Line, no_target
+from bench.processes import Process, running
+from bench.web import Client, sign_up, web_process
+from scribes.embedded.ports import free_port
 
 NOTES = 500
-SETTLED_SECONDS = 6
+# beat and Flower say nothing when they are ready.
+SETTLE_SECONDS = 6
 
 
 def run() -> Iterator[Line]:
     with ExitStack() as stack:
-        web = stack.enter_context(serving_web())
-        workers = stack.enter_context(worker("worker"))
-        yield size("web, two processes", web.process)
-        yield size("worker, its parent and two processes", workers)
-        yield size("beat", stack.enter_context(light("beat")))
-        yield size("Flower", stack.enter_context(light("flower")))
+        web = stack.enter_context(web_process())
+        worker = stack.enter_context(worker_process("worker"))
+        yield memory_of("web, two processes", web.process)
+        yield memory_of("worker, parent and two processes", worker)
+        yield memory_of("beat", stack.enter_context(settled("beat")))
+        yield memory_of("Flower", stack.enter_context(settled("flower")))
         user, token = sign_up(web.port, "memory@example.com")
         corpus.make_notes(user, corpus.texts(NOTES))
         regenerate(user)
-        yield size("worker, after a regeneration", workers)
+        yield memory_of("worker, after a regeneration", worker)
         while not all_have_the_model(web.process):
             Client(web.port, token).call("POST", "/semantic/search", {"query": "rest"})
-        yield size("web, after searches", web.process)
+        yield memory_of("web, after searches", web.process)
 
 
-def size(what: str, process: Process) -> Line:
-    rss = sum(member.memory_info().rss for member in family(process)) / MEGABYTE
-    return told(f"memory of {what}: PSS, RSS", f"{resident_mb(process):.0f} MB, {rss:.0f} MB")
+def memory_of(name: str, process: Process) -> Line:
+    sizes = f"{process.pss_mb():.0f} MB, {process.rss_mb():.0f} MB"
+    return no_target(f"memory of {name}: PSS, RSS", sizes)
 
 
 def all_have_the_model(web: Process) -> bool:
-    _, *processes = family(web)
+    _, *children = web.family()
     return all(
-        any("openvino" in mapped.path for mapped in process.memory_maps()) for process in processes
+        any("openvino" in mapped.path for mapped in child.memory_maps()) for child in children
     )
 
 
 @contextmanager
-def light(name: str) -> Iterator[Process]:
-    """beat or Flower, as the Procfile starts it, once it has settled."""
-    env = environment(FLOWER_PORT=str(free_port()))
-    with running(
-        ["celery", "-A", "scribes", name], settings.DATA_DIR / f"{name}.log", env
-    ) as process:
-        time.sleep(SETTLED_SECONDS)
+def settled(program: str) -> Iterator[Process]:
+    """beat or Flower as the Procfile starts it, once its memory has settled."""
+    command = ["celery", "-A", "scribes", program]
+    with running(program, command, FLOWER_PORT=str(free_port())) as process:
+        time.sleep(SETTLE_SECONDS)
         yield process

@@ -1,4 +1,4 @@
-"""A whole regeneration, worker and database included."""
+"""Whole regenerations, including the worker and the database."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from django.db import connection
 
 from bench import corpus
 from bench.encode import matrix_products, model_flop, reference
-from bench.jobs import regenerate, resident_mb, worker
+from bench.jobs import regenerate, worker_process
 from bench.measure import Line, at_least, at_most, duration, in_turn, rate
 from bench.peers import plain_loop
 from jobs.models import JobBatch
-from notes.embedding import encoder
-from notes.indexing import passages_of
+from notes.embeddings.encoder import encoder
+from notes.embeddings.pipeline import passages_of
 from notes.models import Note
 from scribes.models import User
 
@@ -24,30 +24,28 @@ NOTES = 5000
 SIZES = (1000, NOTES, 20_000)
 LOOP_NOTES = 500
 SHARED_NOTES = 2000
-WARM_NOTES = 300
+WARM_UP_NOTES = 300
 ROUNDS = 3
-LOOP = "a plain loop: pages of 100 by OFFSET, one encode and one UPDATE a note"
+LOOP = "a plain loop: pages of 100 by OFFSET, one encode and one UPDATE per note"
 
 
 def run() -> Iterator[Line]:
     users = {size: user_with_notes(size) for size in {*SIZES, SHARED_NOTES}}
-    # What this process shares with the workers counts half of theirs, so it is loaded first.
+    # Memory that this process shares with the workers counts half, so it must be loaded before.
     encoder().embed(["In the beginning"])
     reference()
-    few = user_with_notes(WARM_NOTES)
-    with worker("worker") as process:
-        regenerate(few)  # both processes load the model
+    warm_up_user = user_with_notes(WARM_UP_NOTES)
+    with worker_process("worker") as worker:
+        regenerate(warm_up_user)  # both processes load the model
         regenerate(users[SIZES[0]])
-        before = resident_mb(process)
-        times = jobs_and_peers(users)
-        grown = resident_mb(process) - before
-        yield from against_the_encoder_and_the_loop(users[NOTES], times)
-        yield from growth(times)
-        what = f"the worker's memory grows with {ROUNDS} times {', '.join(map('{:,}'.format, SIZES))} notes"
-        after = f"after the first {SIZES[0]:,}"
-        yield at_most(50, what, f"{grown:.0f} MB", after, f"{before:.0f} MB", grown)
+        before = worker.pss_mb()
+        times = time_jobs_and_peers(users)
+        growth = worker.pss_mb() - before
+        yield from speed_against_peers(users[NOTES], times)
+        yield from speed_by_size(times)
+        yield memory_growth(growth, before)
         yield from nothing_stale(users[NOTES], times["job", NOTES])
-    yield from shared(users[SHARED_NOTES], few)
+    yield from several_workers(users[SHARED_NOTES], warm_up_user)
 
 
 def user_with_notes(number: int) -> User:
@@ -63,11 +61,11 @@ def passages(user: User) -> list[str]:
 
 
 Times = dict[tuple[str, int], float]
+"""Median seconds by (name, amount): a number of notes, or of floating-point operations."""
 
 
-def jobs_and_peers(users: dict[int, User]) -> Times:
-    """Median seconds of each, by its name and how much it does: notes, or FLOP. The loop gets fewer
-    notes, to come to an end: its time is in proportion to them."""
+def time_jobs_and_peers(users: dict[int, User]) -> Times:
+    """The loop gets fewer notes, because it is slow: its time is proportional to their number."""
     texts, model = passages(users[NOTES]), reference()
     encoder().embed(texts[:200])
     plain_loop.prepare(users[NOTES], LOOP_NOTES)
@@ -84,80 +82,85 @@ def jobs_and_peers(users: dict[int, User]) -> Times:
 
 
 def regenerate_and_vacuum(user: User) -> None:
-    """With what autovacuum would do a little later, beside what is measured next."""
+    """Vacuum within the measurement: autovacuum would do so a little later, during another one."""
     regenerate(user)
     with connection.cursor() as cursor:
         cursor.execute("VACUUM")
 
 
-def speed(times: Times, work: str) -> dict[int, float]:
-    """How many a second."""
-    return {number: number / time for (name, number), time in times.items() if name == work}
+def speeds(times: Times, work: str) -> dict[int, float]:
+    """The amount per second, by amount."""
+    return {amount: amount / time for (name, amount), time in times.items() if name == work}
 
 
-def against_the_encoder_and_the_loop(user: User, times: Times) -> Iterator[Line]:
+def speed_against_peers(user: User, times: Times) -> Iterator[Line]:
     texts = passages(user)
-    what = f"regenerate {NOTES:,} notes ({len(texts):,} passages)"
-    ours, pure = speed(times, "job")[NOTES], speed(times, "encode")[NOTES]
-    (loop,), (peak,) = speed(times, "loop").values(), speed(times, "product").values()
+    title = f"regenerate {NOTES:,} notes ({len(texts):,} passages)"
+    ours, encode = speeds(times, "job")[NOTES], speeds(times, "encode")[NOTES]
+    (loop,), (peak,) = speeds(times, "loop").values(), speeds(times, "product").values()
     yield at_least(
         0.9,
-        *(what, rate(ours, "notes"), "encode the same passages, all at once"),
-        *(rate(pure, "notes"), ours / pure),
+        *(title, rate(ours, "notes"), "encode the same passages, all at once"),
+        *(rate(encode, "notes"), ours / encode),
     )
-    line = at_least(5, what, rate(ours, "notes"), LOOP, rate(loop, "notes"), ours / loop)
-    # As the loop has them: not in passages, and cut off where the model ends.
-    whole = model_flop([note.content for note in Note.objects.for_user(user)])
-    yield line._replace(limit=max(NOTES / (whole / peak), ours) / loop)
+    line = at_least(5, title, rate(ours, "notes"), LOOP, rate(loop, "notes"), ours / loop)
+    # As the loop encodes them: whole notes, cut off at the model's maximum.
+    flop = model_flop([note.content for note in Note.objects.for_user(user)])
+    yield line._replace(limit=max(NOTES / (flop / peak), ours) / loop)
 
 
-def growth(times: Times) -> Iterator[Line]:
-    rates = speed(times, "job")
+def speed_by_size(times: Times) -> Iterator[Line]:
+    rates = speeds(times, "job")
     smallest = rates[SIZES[0]]
+    peer, theirs = f"regenerate {SIZES[0]:,} notes", rate(smallest, "notes")
     for size in SIZES[1:]:
-        yield at_least(
-            0.9,
-            *(f"regenerate {size:,} notes", rate(rates[size], "notes"), f"{SIZES[0]:,} notes"),
-            *(rate(smallest, "notes"), rates[size] / smallest),
-        )
+        title, ours = f"regenerate {size:,} notes", rate(rates[size], "notes")
+        yield at_least(0.9, title, ours, peer, theirs, rates[size] / smallest)
+
+
+def memory_growth(growth: float, before: float) -> Line:
+    sizes = ", ".join(f"{size:,}" for size in SIZES)
+    title = f"memory growth of the worker in {ROUNDS} rounds of {sizes} notes"
+    peer = f"its memory after the first {SIZES[0]:,} notes"
+    return at_most(50, title, f"{growth:.0f} MB", peer, f"{before:.0f} MB", growth)
 
 
 def nothing_stale(user: User, full: float) -> Iterator[Line]:
     job, _ = regenerate(user, only_stale=True)
     stale = median(in_turn(lambda: regenerate(user, only_stale=True), rounds=5)[0])
     batches = JobBatch.objects.filter(job=job).count()
-    what = f"only-stale run over {NOTES:,} notes with nothing stale"
-    yield at_least(50, what, duration(stale), "full run", duration(full), full / stale)
-    yield at_most(0, "the same, batches handed to the model", f"{batches}", "", "", batches)
+    title = f"only_stale run over {NOTES:,} notes, none of them stale"
+    yield at_least(50, title, duration(stale), "full run", duration(full), full / stale)
+    yield at_most(0, "batches that this run gives to the model", f"{batches}", "", "", batches)
 
 
-# One process each: with all threads, and with half of them, which is what a worker of two has.
-WHOLE = ("--pool", "solo", "--concurrency", "1")
-HALF = ("--pool", "solo", "--concurrency", "2")
+# One process each: with all threads, or with half of them, as in a worker with two processes.
+ALL_THREADS = ("--pool", "solo", "--concurrency", "1")
+HALF_THREADS = ("--pool", "solo", "--concurrency", "2")
 IDLE = ("--queues", "reminders")
 
 
-def shared(user: User, few: User) -> Iterator[Line]:
-    """Workers start and load the model before each measurement; that is not in it."""
+def several_workers(user: User, warm_up_user: User) -> Iterator[Line]:
     setups: dict[str, list[tuple[str, ...]]] = {
-        "one": [WHOLE],
-        "two": [HALF, HALF],
-        "idle": [HALF, HALF, IDLE],
+        "one": [ALL_THREADS],
+        "two": [HALF_THREADS, HALF_THREADS],
+        "idle": [HALF_THREADS, HALF_THREADS, IDLE],
     }
     times: dict[str, list[float]] = {name: [] for name in setups}
     for _ in range(ROUNDS):
         for name, workers in setups.items():
-            times[name].append(with_workers(user, few, workers))
+            times[name].append(with_workers(user, warm_up_user, workers))
     one, two, idle = (median(times[name]) for name in setups)
-    what = f"regenerate {SHARED_NOTES:,} notes with two workers, half the threads each"
-    yield at_least(0.95, what, duration(two), "one worker", duration(one), one / two)
-    what = f"regenerate {SHARED_NOTES:,} notes with a third, idle worker"
-    yield at_least(0.95, what, duration(idle), "without it", duration(two), two / idle)
+    title = f"regenerate {SHARED_NOTES:,} notes with two workers, half the threads each"
+    yield at_least(0.95, title, duration(two), "one worker", duration(one), one / two)
+    title = f"regenerate {SHARED_NOTES:,} notes with a third, idle worker"
+    yield at_least(0.95, title, duration(idle), "without it", duration(two), two / idle)
 
 
-def with_workers(user: User, few: User, workers: list[tuple[str, ...]]) -> float:
+def with_workers(user: User, warm_up_user: User, workers: list[tuple[str, ...]]) -> float:
+    """Seconds of a regeneration, after the workers have started and loaded the model."""
     with ExitStack() as stack:
         for number, options in enumerate(workers):
-            stack.enter_context(worker(f"worker-{number}", *options))
-        regenerate(few)
+            stack.enter_context(worker_process(f"worker-{number}", *options))
+        regenerate(warm_up_user)
         return regenerate(user)[1]

@@ -1,4 +1,4 @@
-"""Due reminders -> deliveries, next times and messages to the workers that send."""
+"""The sweep: due reminders -> deliveries, next times, and messages."""
 
 from __future__ import annotations
 
@@ -6,44 +6,46 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from statistics import median
 
+from django.conf import settings
 from django.db import connection, transaction
 
 from bench.measure import Line, at_least, rate, seconds
-from jobs.broker import queue_length
-from jobs.runner import publish
 from notes.models import Note
-from reminders.models import LATE_AFTER, Delivery, Reminder
-from reminders.sweep import database_now, sweep
-from reminders.tasks import send_deliveries
+from reminders.dispatch import database_now
+from reminders.models import LATE_AFTER, Channel, Delivery, Reminder
+from reminders.sweep import sweep
+from scribes.messaging.broker import queue_length, redis_client
+from scribes.messaging.publishing import publish
 from scribes.models import User
-from tests.conftest import forget_queues
 
 REMINDERS = 10_000
-# The loop takes them from the same table. So many are enough to know its rate.
-BY_THE_LOOP = 1000
+# The loop reads the same table. This number is enough to know its rate.
+LOOP_REMINDERS = 1000
 ROUNDS = 5
 MAX_MESSAGES = 20
+QUEUE = "reminders"
+LOOP = f"a loop: one transaction and one message per reminder, {LOOP_REMINDERS:,} reminders"
 
 
 def run() -> Iterator[Line]:
     note = Note.objects.create(user=User.objects.create_user("alice@example.com"), title="Rest")
-    yield swept(note, "", f"{REMINDERS:,} due reminders become deliveries")
-    yield swept(note, "FREQ=WEEKLY;BYDAY=MO,TH", f"{REMINDERS:,} due reminders with a rule")
+    yield measure_sweep(note, "", f"sweep {REMINDERS:,} due reminders")
+    rule = "FREQ=WEEKLY;BYDAY=MO,TH"
+    yield measure_sweep(note, rule, f"sweep {REMINDERS:,} due reminders with a rule")
 
 
-def swept(note: Note, rule: str, what: str) -> Line:
+def measure_sweep(note: Note, rule: str, title: str) -> Line:
     Reminder.objects.all().delete()
-    make(note, rule)
-    once(sweep_all), once(loop)
-    times = [(once(sweep_all), once(loop)) for _ in range(ROUNDS)]
-    ours, peer = (median(column) for column in zip(*times, strict=True))
-    own, theirs = REMINDERS / ours, BY_THE_LOOP / peer
-    against = f"a transaction and a message for each, {BY_THE_LOOP:,} of them"
-    shown = (rate(own, "reminders"), against, rate(theirs, "reminders"))
-    return at_least(20, what, *shown, own / theirs)
+    make_reminders(note, rule)
+    timed(sweep_all), timed(loop)  # these do not count
+    times = [(timed(sweep_all), timed(loop)) for _ in range(ROUNDS)]
+    ours, theirs = (median(column) for column in zip(*times, strict=True))
+    our_rate, loop_rate = REMINDERS / ours, LOOP_REMINDERS / theirs
+    shown = (rate(our_rate, "reminders"), LOOP, rate(loop_rate, "reminders"))
+    return at_least(20, title, *shown, our_rate / loop_rate)
 
 
-def make(note: Note, rule: str) -> None:
+def make_reminders(note: Note, rule: str) -> None:
     start = datetime(2026, 1, 1, 19, tzinfo=UTC)
     Reminder.objects.bulk_create(
         Reminder(
@@ -54,14 +56,15 @@ def make(note: Note, rule: str) -> None:
             start_time=start.time(),
             time_zone="Europe/Berlin",
             rrule=rule,
+            channels=[Channel.EMAIL],
         )
         for _ in range(REMINDERS)
     )
 
 
-def once(work: Callable[[], None]) -> float:
-    """Seconds that it takes while all of them are due, and the table is as new."""
-    forget_queues()
+def timed(work: Callable[[], None]) -> float:
+    """The seconds of this work while all reminders are due, and the tables are vacuumed."""
+    redis_client(timeout_seconds=5).delete(f"{settings.REDIS_KEY_PREFIX}{QUEUE}")
     Delivery.objects.all().delete()
     due = database_now() - timedelta(minutes=1)
     Reminder.objects.update(status=Reminder.Status.PENDING, scheduled_at=due)
@@ -72,22 +75,23 @@ def once(work: Callable[[], None]) -> float:
 
 def sweep_all() -> None:
     assert sweep(database_now()) == REMINDERS
-    assert queue_length("reminders") <= MAX_MESSAGES
+    assert queue_length(QUEUE) <= MAX_MESSAGES
 
 
 # --- The peer -------------------------------------------------------------------------------
 
 
 def loop() -> None:
-    """As one writes it first: each reminder by itself, whole or not at all."""
+    """The straightforward way: one reminder after the other, each in its own transaction."""
     now = database_now()
     due = Reminder.objects.due(now).order_by("scheduled_at").select_related("user")
-    for reminder in due[:BY_THE_LOOP]:
+    for reminder in due[:LOOP_REMINDERS]:
         with transaction.atomic():
-            send_one(reminder, now)
+            create_deliveries(reminder, now)
+            advance(reminder, now)
 
 
-def send_one(reminder: Reminder, now: datetime) -> None:
+def create_deliveries(reminder: Reminder, now: datetime) -> None:
     for channel in reminder.channels:
         delivery = Delivery.objects.create(
             reminder=reminder,
@@ -98,11 +102,15 @@ def send_one(reminder: Reminder, now: datetime) -> None:
             next_attempt_at=now,
             dispatched_at=now,
         )
-        publish(send_deliveries, [str(delivery.pk)], queue="reminders", says="send")
+        label = "Send reminders: one delivery"
+        publish("reminders.tasks.send_deliveries", [str(delivery.pk)], queue=QUEUE, label=label)
+
+
+def advance(reminder: Reminder, now: datetime) -> None:
     recurrence = reminder.recurrence
-    following = recurrence.after(now) if recurrence else None
-    if following:
-        reminder.scheduled_at = following
+    next_time = recurrence.after(now) if recurrence else None
+    if next_time:
+        reminder.scheduled_at = next_time
     else:
         reminder.status = Reminder.Status.SENDING
     reminder.save(update_fields=["scheduled_at", "status", "updated_at"])

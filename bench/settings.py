@@ -1,11 +1,11 @@
-"""The project's settings, with queues that only this run uses, and a bare view beside ours."""
+"""The project's settings, with queues that only this run uses and with the bare view."""
 
 from __future__ import annotations
 
 import os
 import uuid
 
-# Through the environment, so that the processes which are started share it.
+# In the environment, so that the processes that are started share them.
 os.environ.setdefault("REDIS_KEY_PREFIX", f"scribes-bench-{uuid.uuid4()}:")
 os.environ.setdefault("SECRET_KEY", "a secret of the benchmarks, long enough for HS256")
 

@@ -1,4 +1,4 @@
-"""A web process as the Procfile starts it, the bare view beside ours, and clients."""
+"""A web process as the Procfile starts it, with a bare view beside those of Scribes, and its clients."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from http.client import HTTPConnection, RemoteDisconnected
 from typing import Any, NamedTuple
 
 import requests
-from django.conf import settings
 
+from bench.processes import Process, eventually, running
+from scribes.embedded.ports import free_port
 from scribes.models import User
-from tests.processes import Process, environment, eventually, free_port, running
 
 GUNICORN = "gunicorn scribes.wsgi --bind 127.0.0.1:{port} --workers 2 --threads 4"
 PASSWORD = "correct horse battery"
@@ -24,49 +24,50 @@ class Web(NamedTuple):
 
 
 @contextmanager
-def serving_web() -> Iterator[Web]:
-    """Ready to answer."""
+def web_process() -> Iterator[Web]:
+    """A web process that answers."""
     port = free_port()
-    env = environment(DJANGO_SETTINGS_MODULE="bench.settings")
-    with running(GUNICORN.format(port=port).split(), settings.DATA_DIR / "web.log", env) as web:
+    command = GUNICORN.format(port=port).split()
+    with running("web", command, DJANGO_SETTINGS_MODULE="bench.settings") as process:
         eventually(lambda: _answers(port))
-        yield Web(port, web)
+        yield Web(port, process)
 
 
 def _answers(port: int) -> bool:
     try:
         return requests.get(f"http://127.0.0.1:{port}", timeout=5).ok
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 
 class Client:
-    """JSON over one connection that is kept: as little as a client can cost."""
+    """Sends JSON over one connection that is kept open, with as little overhead as possible."""
 
     def __init__(self, port: int, token: str = "") -> None:
-        self.port = port
         self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
         self._headers = {"Content-Type": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The decoded answer. Asserts that it is none of an error."""
+        """The decoded answer. Asserts that it is not an error."""
         data = None if body is None else json.dumps(body)
         try:
-            self._connection.request(method, path, data, self._headers)
-            response = self._connection.getresponse()
-        except (RemoteDisconnected, ConnectionError):  # gunicorn keeps idle ones for two seconds
+            status, answer = self._request(method, path, data)
+        except (RemoteDisconnected, ConnectionError):  # gunicorn closes idle ones after two seconds
             self._connection.close()
-            self._connection.request(method, path, data, self._headers)
-            response = self._connection.getresponse()
-        answer = response.read()
-        assert response.status < 400, answer
+            status, answer = self._request(method, path, data)
+        assert status < 400, answer
         return json.loads(answer)
+
+    def _request(self, method: str, path: str, data: str | None) -> tuple[int, bytes]:
+        self._connection.request(method, path, data, self._headers)
+        response = self._connection.getresponse()
+        return response.status, response.read()
 
 
 def sign_up(port: int, email: str) -> tuple[User, str]:
-    """A new user, and a token."""
+    """A new user and an access token."""
     account = {"email": email, "password": PASSWORD}
     answer = Client(port).call("POST", "/auth/signup", account)
     return User.objects.get(email=email), answer["meta"]["access_token"]

@@ -1,4 +1,4 @@
-"""Vectors -> rows, and what notes cost that have vectors."""
+"""Writing vectors, and what vectors cost when notes are read and edited."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from django.db import transaction
 from pgvector import HalfVector
 
 from bench import corpus
-from bench.measure import Line, as_fast, duration, faster, medians, seconds, told
-from notes import serving
-from notes.embedding import encoder
-from notes.engines import Vectors
-from notes.indexing import EmbeddedNote, save_embedded
+from bench.measure import Line, duration, faster, medians, no_target, not_slower, seconds
+from notes.embeddings.chunking import Span
+from notes.embeddings.encoder import encoder
+from notes.embeddings.engines import Vectors
+from notes.embeddings.pipeline import EmbeddedNote
+from notes.embeddings.rollout import default_model
+from notes.embeddings.store import save_embedded
 from notes.models import Note, Passage
-from notes.passages import Span
 from scribes.models import User
 
 NOTES = 1000
@@ -28,72 +29,74 @@ READS = 20
 def run() -> Iterator[Line]:
     texts = corpus.texts(NOTES)
     vectors = encoder().embed(texts)
-    ours, peers, without = (
+    ours, theirs, without = (
         corpus.make_notes(User.objects.create_user(f"{name}@example.com"), texts)
-        for name in ("ours", "peer", "without")
+        for name in ("ours", "theirs", "without")
     )
-    write(embedded(ours, vectors))
-    write(embedded(peers, vectors))
-    yield from vectors_are_written(ours, peers, vectors)
-    yield from notes_cost_no_more(ours, without)
+    save(embedded(ours, vectors))
+    save(embedded(theirs, vectors))
+    yield from replacing_vectors(ours, theirs, vectors)
+    yield from reading_and_editing(ours, without)
 
 
 def embedded(notes: list[Note], vectors: Vectors) -> list[EmbeddedNote]:
-    """One passage a note here."""
+    """The notes with one passage each."""
     return [
         EmbeddedNote(note, [Span(0, len(note.content))], ["-"], vectors[n : n + 1])
         for n, note in enumerate(notes)
     ]
 
 
-def write(embedded: list[EmbeddedNote]) -> None:
-    """As a batch of a job does."""
+def save(notes: list[EmbeddedNote]) -> None:
+    """Write the vectors as a batch of a job does."""
     with transaction.atomic():
-        save_embedded(embedded, serving.default())
+        save_embedded(notes, default_model())
 
 
-def vectors_are_written(ours: list[Note], peers: list[Note], vectors: Vectors) -> Iterator[Line]:
-    """All replace as many vectors, in one transaction. Batches of 100 are the peer's quickest."""
-    passages = list(Passage.objects.filter(note__in=peers).order_by("note"))
+def replacing_vectors(ours: list[Note], theirs: list[Note], vectors: Vectors) -> Iterator[Line]:
+    """Each way replaces all vectors in one transaction. The peer is fastest in batches of 100."""
+    passages = list(Passage.objects.filter(note__in=theirs).order_by("note"))
     for passage, vector in zip(passages, vectors, strict=True):
         passage.vector = HalfVector(vector.astype(np.float16))
 
-    def peer(batch_size: int | None) -> None:
+    def bulk_update(batch_size: int | None) -> None:
         with transaction.atomic():
             Passage.objects.bulk_update(passages, ["vector"], batch_size=batch_size)
 
-    own, at_once, in_batches = medians(
-        partial(write, embedded(ours, vectors)), partial(peer, None), partial(peer, 100)
+    own, all_at_once, in_batches = medians(
+        partial(save, embedded(ours, vectors)),
+        partial(bulk_update, None),
+        partial(bulk_update, 100),
     )
-    what = f"write {len(ours):,} vectors in place of older ones"
-    yield faster(10, what, own, "Django bulk_update", at_once)
-    times = (duration(own), "bulk_update(batch_size=100)", duration(in_batches))
-    yield told(what, *times, in_batches / own)
+    title = f"replace {len(ours):,} vectors"
+    yield faster(10, title, own, "Django's bulk_update", all_at_once)
+    times = (duration(own), "Django's bulk_update(batch_size=100)", duration(in_batches))
+    yield no_target(title, *times, in_batches / own)
 
 
-def notes_cost_no_more(ours: list[Note], without: list[Note]) -> Iterator[Line]:
-    """Each note is edited once by each kind of edit, in turn with one that has no vectors."""
-    kinds: dict[str, Callable[[Note], object]] = {
+def reading_and_editing(ours: list[Note], without: list[Note]) -> Iterator[Line]:
+    """Each note with vectors is timed in turn with one without vectors."""
+    works: dict[str, Callable[[Note], object]] = {
         f"read {READS} notes": read,
-        "edit the title of a note": retitle,
-        "edit the text of a note": extend,
+        "edit the title of a note": edit_title,
+        "edit the text of a note": edit_text,
     }
-    for what, work in kinds.items():
+    for name, work in works.items():
         pairs = list(zip(ours, without, strict=True))[:EDITS]
         times = [(seconds(partial(work, a)), seconds(partial(work, b))) for a, b in pairs]
         own, theirs = map(median, zip(*times, strict=True))
-        yield as_fast(1.1, f"{what} with vectors", own, "without vectors", theirs)
+        yield not_slower(1.1, f"{name} with vectors", own, "without vectors", theirs)
 
 
 def read(note: Note) -> None:
     list(Note.objects.filter(user_id=note.user_id)[:READS])
 
 
-def retitle(note: Note) -> None:
+def edit_title(note: Note) -> None:
     note.title += "!"
     note.save()
 
 
-def extend(note: Note) -> None:
+def edit_text(note: Note) -> None:
     note.content += " Amen."
     note.save()

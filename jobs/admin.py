@@ -1,4 +1,4 @@
-"""Jobs in the admin: what goes on, what needs attention, and what an operator can do about it."""
+"""Jobs in the admin: which jobs run, which need attention, and what an operator can do with them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,39 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
+from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from jobs.estimate import eta_seconds
-from jobs.models import BackgroundJob, ItemFailure, JobBatch, needs_attention
-from jobs.operating import OPERATIONS, Refused, offered
-from jobs.serializers import sentence
-from jobs.views import causes
+from jobs.models import BackgroundJob, ItemFailure, needs_attention
+from jobs.operations import OPERATIONS, OperationRefused, available_operations
+from jobs.presentation import (
+    MAX_GRID_BATCHES,
+    batch_counts,
+    batch_grid,
+    describe,
+    failure_causes,
+    failure_hint,
+    item_summary,
+    progress_text,
+    title,
+)
 from scribes.admin import ReadOnlyAdmin
-from scribes.display import badge, moment, spoken
+from scribes.presentation import badge, humanize_duration, relative_time, short_id
 
 REFRESH_SECONDS = 2
-# Squares on a job's page: more of them say less.
-MAX_SQUARES = 400
+# Longer JSON is cut: the parameters of a retry may list thousands of ids.
+MAX_JSON_CHARACTERS = 500
 
 
 class Tab(admin.SimpleListFilter):
-    """The list's tabs, each with how many jobs it holds under the other filters."""
+    """The list's tabs, each with the number of jobs that match the other filters."""
 
     title = "tab"
     parameter_name = "tab"
@@ -80,14 +88,14 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
         js = ("scribes/live.js",)
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
-        """Who may change jobs may cancel and repeat them; edit them nobody may."""
+        """Operating a job needs the permission to change jobs, although nobody can edit one."""
         return request.user.has_perm("jobs.change_backgroundjob")
 
     # --- The list ---
 
     def get_list_display(self, request: HttpRequest) -> tuple[Any, ...]:
-        may = self.has_operate_permission(request)
-        return (*self.list_display, "buttons") if may else self.list_display
+        can_operate = self.has_operate_permission(request)
+        return (*self.list_display, "buttons") if can_operate else self.list_display
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -96,48 +104,42 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
         context = getattr(response, "context_data", None) or {}
         if changes := context.get("cl"):
             [tab] = [spec for spec in changes.filter_specs if isinstance(spec, Tab)]
-            changes.filter_specs.remove(tab)  # it stands above the list
+            changes.filter_specs.remove(tab)  # the template shows it above the list
             tabs = tab.with_counts(changes, request)
-            is_moving = any(not job.is_terminal for job in changes.result_list)
-            context |= {"tabs": tabs, "live": REFRESH_SECONDS if is_moving else None}
+            has_active = any(not job.is_terminal for job in changes.result_list)
+            context |= {"tabs": tabs, "live": REFRESH_SECONDS if has_active else None}
         return response
 
     @admin.display(description="job", ordering="job_type")
     def job(self, job: BackgroundJob) -> SafeString:
-        # The row that a screen reader hears of when its state changes.
-        return format_html(
-            '<span id="job-{}" data-state="{}" data-name="{} {}">{}</span> <code class="quiet">{}</code>',
-            *(job.pk, job.status, title(job), short_id(job), title(job), short_id(job)),
-        )
+        return _render("job_name", job=job, title=title(job))
 
-    @admin.display(description="state", ordering="status")
+    @admin.display(description="status", ordering="status")
     def state(self, job: BackgroundJob) -> SafeString:
         return badge(job.status)
 
     @admin.display(description="progress", ordering="progress_percent")
     def progress(self, job: BackgroundJob) -> SafeString:
-        return progress(job)
+        return progress_bar(job)
 
     @admin.display(description="created", ordering="created_at")
     def created(self, job: BackgroundJob) -> SafeString | str:
-        return moment(job.created_at)
+        return relative_time(job.created_at)
 
-    @admin.display(description="took", ordering=F("completed_at") - F("started_at"))
+    @admin.display(description="duration", ordering=F("completed_at") - F("started_at"))
     def took(self, job: BackgroundJob) -> SafeString:
-        """How long it waited in the queue, and then ran."""
+        """How long the job ran, and how long it waited in the queue before."""
         now = timezone.now()
-        waited = spoken((job.started_at or job.completed_at or now) - job.created_at)
-        if job.started_at is None:
-            return format_html('<span class="nowrap">waited {}</span>', waited)
-        took = spoken((job.completed_at or now) - job.started_at)
-        return format_html(
-            '<span class="nowrap">{}</span><br><span class="nowrap quiet">waited {}</span>',
-            *(took, waited),
+        ended = job.completed_at or now
+        return _render(
+            "duration",
+            waited=humanize_duration((job.started_at or ended) - job.created_at),
+            took=humanize_duration(ended - job.started_at) if job.started_at else "",
         )
 
     @admin.display(description="")
     def buttons(self, job: BackgroundJob) -> SafeString:
-        return format_html('<div class="buttons">{}</div>', buttons(job))
+        return operation_buttons(job)
 
     # --- One job ---
 
@@ -154,26 +156,26 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
         return super().change_view(request, object_id, form_url, extra_context)
 
     def _page(self, request: HttpRequest, job: BackgroundJob) -> dict[str, Any]:
-        batch_counts = dict(job.batches.order_by().values_list("status").annotate(Count("pk")))
+        counts = batch_counts(job)
         return {
-            "title": f"{title(job)} {short_id(job)}",
+            "title": title(job),
             "subtitle": None,
             "job": job,
             "badge": badge(job.status),
-            "progress": progress(job),
-            "sentence": sentence(job),
+            "progress": progress_bar(job),
+            "description": describe(job),
             "facts": facts(job),
-            "batches": squares(job),
-            "batch_counts": [(n, WORDS[status]) for status, n in batch_counts.items()],
-            "more_batches": max(0, sum(batch_counts.values()) - MAX_SQUARES),
-            "causes": causes(job.failures.all()),
+            "batches": batch_grid(job),
+            "batch_counts": counts,
+            "more_batches": max(0, sum(number for number, _ in counts) - MAX_GRID_BATCHES),
+            "causes": failure_causes(job),
             "failures_url": failures_url(job),
-            "buttons": buttons(job) if self.has_operate_permission(request) else "",
+            "buttons": operation_buttons(job) if self.has_operate_permission(request) else "",
             "flower": settings.FLOWER_URL,
             "live": None if job.is_terminal else REFRESH_SECONDS,
         }
 
-    # --- What an operator does ---
+    # --- Operations ---
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self.operate))
@@ -181,7 +183,7 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
         return [operate, *super().get_urls()]
 
     def operate(self, request: HttpRequest, job_id: str, operation: str) -> HttpResponse:
-        """One operation on one job, as its button asks for it."""
+        """Perform one operation on one job: the target of its buttons."""
         if not self.has_operate_permission(request):
             raise PermissionDenied
         if operation not in OPERATIONS:
@@ -197,12 +199,12 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
         refused: Counter[str] = Counter()
         for job in jobs:
             try:
-                said = OPERATIONS[name].perform(job)
-            except Refused as reason:
+                outcome = OPERATIONS[name].perform(job)
+            except OperationRefused as reason:
                 refused[str(reason)] += 1
             else:
-                done[said] += 1
-                self.log_change(request, job, said)
+                done[outcome] += 1
+                self.log_change(request, job, outcome)
         for outcomes, level in ((done, messages.SUCCESS), (refused, messages.WARNING)):
             for outcome, number in outcomes.items():
                 text = f"{number} job: {outcome}" if number == 1 else f"{number} jobs: {outcome}"
@@ -221,51 +223,44 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
         self._operate(request, jobs, "repeat")
 
 
-# --- How a job is shown ---------------------------------------------------------------------
+@admin.register(ItemFailure)
+class ItemFailureAdmin(ReadOnlyAdmin[ItemFailure]):
+    list_display = ("item_id", "error_class", "message", "hint", "of_job")
+    list_filter = ("error_class",)
+    search_fields = ("=item_id", "error_class", "message", "job__user__email")
+    list_select_related = ("job",)
+    ordering = ("job", "item_id")
+
+    @admin.display(description="what to do")
+    def hint(self, failure: ItemFailure) -> str:
+        return failure_hint(failure)
+
+    @admin.display(description="job")
+    def of_job(self, failure: ItemFailure) -> SafeString:
+        return job_link(failure.job)
 
 
-def title(job: BackgroundJob) -> str:
-    return job.job_type.replace("_", " ").capitalize()
+# --- Parts of pages -------------------------------------------------------------------------
 
 
-def short_id(job: BackgroundJob) -> str:
-    return str(job.pk)[:8]
+def _render(template: str, **context: Any) -> SafeString:
+    return render_to_string(f"admin/jobs/backgroundjob/{template}.html", context)
 
 
-def progress(job: BackgroundJob) -> SafeString:
-    """A bar, and the same in words: 134/200 · 67 % · about 40 s left · 2 failed."""
-    return format_html(
-        '<div class="job-progress"><div class="bar bar-{}" role="progressbar" aria-label="{}"'
-        ' aria-valuemin="0" aria-valuemax="100" aria-valuenow="{}">'
-        '<span id="bar-{}" style="width: {}%"></span></div><span class="quiet">{}</span></div>',
-        *(job.status, f"Progress of {title(job)} {short_id(job)}", job.progress_percent),
-        *(job.pk, job.progress_percent, format_html_join(" · ", "{}", _progress(job))),
-    )
+def progress_bar(job: BackgroundJob) -> SafeString:
+    """A bar with its text: 134/200 · 67 % · about 40 s left · 2 failed."""
+    parts = progress_text(job, timezone.now())
+    url = failures_url(job)
+    return _render("progress", job=job, title=title(job), parts=parts, failures_url=url)
 
 
-def _progress(job: BackgroundJob) -> Iterator[tuple[SafeString | str]]:
-    if job.status == BackgroundJob.Status.QUEUED:
-        yield ("waits for a worker",)
-        return
-    yield (f"{job.done_items}/{job.total_items}",)
-    yield (f"{job.progress_percent} %",)
-    if (left := eta_seconds(job, timezone.now())) is not None:
-        yield (f"about {spoken(left)} left",)
-    if job.failed_items:
-        text = '<a class="has-failed" href="{}">{} failed</a>'
-        yield (format_html(text, failures_url(job), job.failed_items),)
-
-
-def buttons(job: BackgroundJob) -> SafeString:
-    """They send the form they stand in."""
-    return format_html_join(
-        " ",
-        '<button id="{}-{}" aria-label="{} {}" formaction="{}" formmethod="post">{}</button>',
-        (
-            (name, job.pk, operation.label, short_id(job), _operate_url(job, name), operation.label)
-            for name, operation in offered(job)
-        ),
-    )
+def operation_buttons(job: BackgroundJob) -> SafeString:
+    """The buttons of the available operations. They submit the form that they stand in."""
+    buttons = [
+        {"name": name, "label": operation.label, "url": _operate_url(job, name)}
+        for name, operation in available_operations(job)
+    ]
+    return _render("buttons", job=job, short_id=short_id(job.pk), buttons=buttons)
 
 
 def _operate_url(job: BackgroundJob, name: str) -> str:
@@ -276,82 +271,33 @@ def failures_url(job: BackgroundJob) -> str:
     return f"{reverse('admin:jobs_itemfailure_changelist')}?job__exact={job.pk}"
 
 
+def job_link(job: BackgroundJob) -> SafeString:
+    url = reverse("admin:jobs_backgroundjob_change", args=[job.pk])
+    return _render("job_link", url=url, title=title(job), badge=badge(job.status))
+
+
 def facts(job: BackgroundJob) -> Iterator[tuple[str, Any]]:
-    yield "Id", format_html("<code>{}</code>", job.pk)
+    """(label, value) pairs for a job's page."""
+    yield "Id", _render("code", text=job.pk)
     yield "Owner", job.user
-    yield "Created", moment(job.created_at)
-    yield "Started", moment(job.started_at)
-    yield "Ended", moment(job.completed_at)
-    yield "Must end", moment(job.deadline_at)
-    yield (
-        "Items",
-        f"{job.processed_items} processed, {job.failed_items} failed, {job.skipped_items} skipped",
-    )
+    yield "Created", relative_time(job.created_at)
+    yield "Started", relative_time(job.started_at)
+    yield "Ended", relative_time(job.completed_at)
+    yield "Deadline", relative_time(job.deadline_at)
+    yield "Items", item_summary(job)
     if job.retry_of:
         yield "Repeats", job_link(job.retry_of)
     for retry in job.retries.all():
         yield "Repeated by", job_link(retry)
     if job.parameters:
-        yield "Parameters", shown_json(job.parameters)
+        yield "Parameters", _json(job.parameters)
     if job.result_data:
-        yield "Result", shown_json(job.result_data)
+        yield "Result", _json(job.result_data)
     if job.request_id:
-        yield (
-            "Request",
-            format_html('<code title="Look for it in the logs">{}</code>', job.request_id),
-        )
+        yield "Request", _render("code", text=job.request_id, help="Search the logs for this id.")
 
 
-def job_link(job: BackgroundJob) -> SafeString:
-    url = reverse("admin:jobs_backgroundjob_change", args=[job.pk])
-    return format_html(
-        '<a href="{}">{} {}</a> {}', url, title(job), short_id(job), badge(job.status)
-    )
-
-
-def shown_json(value: Any) -> SafeString:
-    """Long lists of ids are cut."""
+def _json(value: Any) -> SafeString:
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    return format_html("<code>{}</code>", text if len(text) < 500 else f"{text[:500]} …")
-
-
-SYMBOLS = {"pending": "·", "leased": "▸", "done": "✓", "dead": "✕", "retried": "↻"}
-# For people: a lease is how the program sees it.
-WORDS = {"pending": "waiting", "leased": "in work", "done": "done", "dead": "given up"}
-
-
-def squares(job: BackgroundJob) -> Iterator[dict[str, str]]:
-    """The batches in their order: what a square shows, and what it says."""
-    batches = job.batches.annotate(items=F("item_ids__len")).defer("item_ids")
-    for batch in batches.order_by("number")[:MAX_SQUARES]:
-        retried = batch.attempts > 1 and batch.status in JobBatch.ACTIVE
-        kind = "retried" if retried else batch.status
-        yield {
-            "kind": kind,
-            "symbol": SYMBOLS[kind],
-            "text": _about(batch),
-            "url": f"{settings.FLOWER_URL}/task/{batch.claimed_by}" if batch.claimed_by else "",
-        }
-
-
-def _about(batch: JobBatch) -> str:
-    text = f"Batch {batch.number}: {WORDS[batch.status]}, {batch.items} items"  # type: ignore[attr-defined]
-    if batch.attempts > 1:
-        text += f", attempt {batch.attempts}"
-    return f"{text}. {batch.error}" if batch.error else text
-
-
-# --- Failures -------------------------------------------------------------------------------
-
-
-@admin.register(ItemFailure)
-class ItemFailureAdmin(ReadOnlyAdmin[ItemFailure]):
-    list_display = ("item_id", "error_class", "message", "hint", "of_job")
-    list_filter = ("error_class",)
-    search_fields = ("=item_id", "error_class", "message", "job__user__email")
-    list_select_related = ("job",)
-    ordering = ("job", "item_id")
-
-    @admin.display(description="job")
-    def of_job(self, failure: ItemFailure) -> SafeString:
-        return job_link(failure.job)
+    cut = f"{text[:MAX_JSON_CHARACTERS]} …"
+    return _render("code", text=text if len(text) < MAX_JSON_CHARACTERS else cut)

@@ -8,6 +8,7 @@ class JobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        import jobs.checks
+        """Import the modules that register something."""
         import jobs.metrics
-        import jobs.panels  # noqa: F401 registers them, too
+        import jobs.panels
+        import jobs.probes  # noqa: F401

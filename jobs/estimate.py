@@ -1,4 +1,4 @@
-"""How long a job takes, from how fast others went and how far it has come."""
+"""How long a job takes, from its own speed so far and from the speed of earlier jobs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from django.db.models import F, Sum
 
 from jobs.models import BackgroundJob
 
-# The newest completed jobs of a type that tell its speed.
-SAMPLE = 5
+# The number of completed jobs of a type that its speed is taken from.
+SAMPLE_SIZE = 5
 
 
 def eta_seconds(job: BackgroundJob, now: datetime) -> int | None:
-    """Seconds until a running job is done, at the speed it had so far; None while unknown."""
+    """Seconds until a running job is done, at its speed so far; None while that is unknown."""
     if job.status != BackgroundJob.Status.RUNNING or not job.done_items or not job.started_at:
         return None
     elapsed = (now - job.started_at).total_seconds()
@@ -21,11 +21,11 @@ def eta_seconds(job: BackgroundJob, now: datetime) -> int | None:
 
 
 def items_per_second(job_type: str) -> float | None:
-    """The speed of the newest completed jobs of this type, of all users; None without any."""
+    """The speed of the latest completed jobs of this type, of all users; None if there are none."""
     completed = BackgroundJob.objects.filter(
         job_type=job_type, status=BackgroundJob.Status.COMPLETED, processed_items__gt=0
     )
-    newest = completed.order_by("-completed_at")[:SAMPLE]
-    took = newest.annotate(took=F("completed_at") - F("started_at"))
-    total = took.aggregate(items=Sum("processed_items"), time=Sum("took"))
+    latest = completed.order_by("-completed_at")[:SAMPLE_SIZE]
+    timed = latest.annotate(took=F("completed_at") - F("started_at"))
+    total = timed.aggregate(items=Sum("processed_items"), time=Sum("took"))
     return total["items"] / total["time"].total_seconds() if total["time"] else None

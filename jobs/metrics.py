@@ -7,22 +7,23 @@ from django.db.models.functions import Now
 from prometheus_client import Metric
 
 from celery_app import QUEUES
-from jobs import broker
 from jobs.models import BackgroundJob
-from scribes.metrics import gauge, register
+from scribes.messaging import broker
+from scribes.monitoring.metrics import gauge, register
 
-KEPT = "of the jobs that are kept (JOB_KEEP_RESULT)."
+SCOPE = "Only jobs that are kept count (JOB_KEEP_RESULT_SECONDS)."
 
 
 @register()
 def jobs() -> Iterator[Metric]:
     rows = BackgroundJob.objects.order_by().values_list("job_type", "status")
     counts = (((kind, status), number) for kind, status, number in rows.annotate(Count("pk")))
-    yield gauge("scribes_jobs", f"By type and state: {KEPT}", ["type", "state"], counts)
-    queued = BackgroundJob.objects.filter(status=BackgroundJob.Status.QUEUED)
-    wait = queued.aggregate(wait=Now() - Min("created_at"))["wait"]
+    help = f"Number of jobs by type and status. {SCOPE}"
+    yield gauge("scribes_jobs", help, ["type", "status"], counts)
+    wait = BackgroundJob.objects.queued().aggregate(wait=Now() - Min("created_at"))["wait"]
     seconds = wait.total_seconds() if wait else 0
-    yield gauge("scribes_oldest_queued_job_seconds", "How long it waits.", [], [((), seconds)])
+    help = "How long the oldest queued job has been waiting."
+    yield gauge("scribes_oldest_queued_job_seconds", help, [], [((), seconds)])
 
 
 @register()
@@ -34,7 +35,8 @@ def items() -> Iterator[Metric]:
         for kind, *numbers in sums
         for result, number in zip(("processed", "failed", "skipped"), numbers, strict=True)
     )
-    yield gauge("scribes_job_items", f"By type and result: {KEPT}", ["type", "result"], rows)
+    help = f"Number of items by job type and result. {SCOPE}"
+    yield gauge("scribes_job_items", help, ["type", "result"], rows)
 
 
 @register()
@@ -48,10 +50,12 @@ def job_seconds() -> Iterator[Metric]:
         )
         for measure, time in (("mean", mean), ("max", longest))
     ]
-    yield gauge("scribes_job_seconds", f"From start to end, {KEPT}", ["type", "measure"], rows)
+    help = f"Seconds from the start of a job to its end. {SCOPE}"
+    yield gauge("scribes_job_seconds", help, ["type", "measure"], rows)
 
 
 @register(needs="Redis")
 def queues() -> Iterator[Metric]:
     rows = (([queue], broker.queue_length(queue)) for queue in QUEUES)
-    yield gauge("scribes_queue_messages", "Messages that wait in the queue.", ["queue"], rows)
+    help = "Number of messages waiting in the queue."
+    yield gauge("scribes_queue_messages", help, ["queue"], rows)

@@ -1,13 +1,17 @@
-"""The rows of background jobs. They are the truth about what is to be done; a message is a hint.
+"""The rows of background jobs. The rows are the truth about the work to be done; a message is only a
+hint.
 
-Every transition is one UPDATE that names the state it starts from. Where it changes no row,
-somebody else was first, and the caller stops quietly. Leases go by the database's clock.
+Every transition is one UPDATE that names the state it starts from. If it changes no row, another
+process was first, and the caller stops quietly.
+
+JobBatch stays beside BackgroundJob, because the transitions of one depend on the state of the other.
+That makes this module longer than others.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -17,7 +21,8 @@ from django.db import models, transaction
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, When
 from django.db.models.functions import Least, Now, TruncHour
 
-from scribes import logs
+from scribes.messaging.leases import Lease, LeaseQuerySet
+from scribes.messaging.sanitize import strip_unstorable
 from scribes.models import User
 
 DONE_ITEMS = F("processed_items") + F("failed_items") + F("skipped_items")
@@ -30,30 +35,35 @@ class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
     def active(self) -> BackgroundJobQuerySet:
         return self.filter(status__in=BackgroundJob.ACTIVE)
 
+    def queued(self) -> BackgroundJobQuerySet:
+        return self.filter(status=BackgroundJob.Status.QUEUED)
+
     def running(self) -> BackgroundJobQuerySet:
         return self.filter(status=BackgroundJob.Status.RUNNING)
 
     def terminal(self) -> BackgroundJobQuerySet:
         return self.filter(status__in=BackgroundJob.TERMINAL)
 
-    def ended_by_hour(self) -> Iterable[dict[str, Any]]:
-        """{"hour", "well", "badly"}: how many ended in it. With failed items is badly, too."""
-        badly = Q(status=BackgroundJob.Status.FAILED) | Q(failed_items__gt=0)
+    def outcomes_by_hour(self) -> Iterable[dict[str, Any]]:
+        """{"hour", "succeeded", "failed"}: how many jobs ended in each hour. Jobs with failed items
+        count as failed."""
+        failed = Q(status=BackgroundJob.Status.FAILED) | Q(failed_items__gt=0)
         hours = self.terminal().order_by().values(hour=TruncHour("completed_at"))
-        return hours.annotate(well=Count("pk", filter=~badly), badly=Count("pk", filter=badly))
+        return hours.annotate(
+            succeeded=Count("pk", filter=~failed), failed=Count("pk", filter=failed)
+        )
 
     def overdue(self) -> BackgroundJobQuerySet:
         return self.active().filter(deadline_at__lt=Now())
 
-    def never_begun(self) -> BackgroundJobQuerySet:
-        """Active jobs that waited JOB_QUEUE_TIMEOUT without any work on them."""
-        longest = timedelta(seconds=settings.JOB_QUEUE_TIMEOUT)
+    def never_started(self) -> BackgroundJobQuerySet:
+        """Active jobs that have waited JOB_QUEUE_TIMEOUT_SECONDS without any work on them."""
+        longest = timedelta(seconds=settings.JOB_QUEUE_TIMEOUT_SECONDS)
         return self.active().filter(deadline_at=None, created_at__lt=Now() - longest)
 
-    def told_before(self, seconds: int) -> BackgroundJobQuerySet:
-        """Queued jobs that a message was sent for so long ago that it may be lost."""
-        queued = self.filter(status=BackgroundJob.Status.QUEUED)
-        return queued.filter(dispatched_at__lt=Now() - timedelta(seconds=seconds))
+    def presumed_lost(self, seconds: int) -> BackgroundJobQuerySet:
+        """Queued, although a message was sent more than `seconds` ago: the message may be lost."""
+        return self.queued().filter(dispatched_at__lt=Now() - timedelta(seconds=seconds))
 
 
 class BackgroundJob(models.Model):
@@ -61,7 +71,7 @@ class BackgroundJob(models.Model):
 
         queued --plan--> running --last batch--> completed    failed_items may be > 0
            |                |------deadline----> failed        (also: it cannot be planned,
-           |                |                                   or waits for too long)
+           |                |                                   or it waited too long)
            '----------------'------cancel------> cancelled
 
     Terminal rows never change. A user has at most one active job of a type.
@@ -85,7 +95,7 @@ class BackgroundJob(models.Model):
     processed_items = models.PositiveIntegerField(default=0)
     failed_items = models.PositiveIntegerField(default=0)
     skipped_items = models.PositiveIntegerField(default=0)
-    # Rounded in whole numbers; 99 until the job is complete, since a rounded 100 comes too early.
+    # Rounded to whole numbers. At most 99 until the job is complete: 99.6 would be rounded to 100.
     progress_percent = models.GeneratedField(
         expression=Case(
             When(status="completed", then=100),
@@ -101,10 +111,15 @@ class BackgroundJob(models.Model):
     error_message = models.TextField(default="", blank=True)
     retry_of = models.ForeignKey("self", models.SET_NULL, null=True, related_name="retries")
     request_id = models.CharField(
-        max_length=36, blank=True, default=logs.request_id, help_text="For finding it in the logs."
+        max_length=36,
+        blank=True,
+        default="",
+        help_text="The request that started it; log lines have the same id.",
     )
-    deadline_at = models.DateTimeField(null=True, help_text="Unknown until a batch is in work.")
-    dispatched_at = models.DateTimeField(help_text="When the latest message to plan it was sent.")
+    deadline_at = models.DateTimeField(null=True, help_text="Set when its first batch starts.")
+    dispatched_at = models.DateTimeField(
+        help_text="When the latest message to plan the job was sent."
+    )
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
@@ -140,83 +155,102 @@ class BackgroundJob(models.Model):
     def is_terminal(self) -> bool:
         return self.status in self.TERMINAL
 
+    def _rows(self) -> BackgroundJobQuerySet:
+        return BackgroundJob.objects.filter(pk=self.pk)
+
     def start(self, total_items: int) -> bool:
         """queued -> running."""
-        queued = BackgroundJob.objects.filter(pk=self.pk, status=self.Status.QUEUED)
         return bool(
-            queued.update(status=self.Status.RUNNING, total_items=total_items, started_at=Now())
+            self._rows()
+            .queued()
+            .update(status=self.Status.RUNNING, total_items=total_items, started_at=Now())
         )
 
-    def begin(self) -> None:
-        """The first of its batches is in work: JOB_TIMEOUT counts from now on. Planned jobs may wait
-        for hours while those of others are done."""
-        if self.deadline_at is None:
-            running = BackgroundJob.objects.running().filter(pk=self.pk, deadline_at=None)
-            running.update(deadline_at=Now() + timedelta(seconds=settings.JOB_TIMEOUT))
+    def start_deadline(self) -> None:
+        """Count JOB_TIMEOUT_SECONDS from now, unless an earlier batch has started the count.
 
-    def add(self, *, processed: int = 0, failed: int = 0, skipped: int = 0) -> bool:
-        """Count one finished batch. False when the job is no longer running.
-
-        Locks the row until the transaction ends, so that of two last batches the second one
-        sees the first one's.
+        Not from the planning: a planned job may wait for hours behind the jobs of others.
         """
-        running = BackgroundJob.objects.running().filter(pk=self.pk)
+        if self.deadline_at is None:
+            deadline = Now() + timedelta(seconds=settings.JOB_TIMEOUT_SECONDS)
+            self._rows().running().filter(deadline_at=None).update(deadline_at=deadline)
+
+    def record_progress(self, *, processed: int = 0, failed: int = 0, skipped: int = 0) -> bool:
+        """Count the items of one finished batch. False if the job is no longer running.
+
+        Locks the row until the transaction ends, so that of two last batches the second sees the
+        first.
+        """
         return bool(
-            running.update(
+            self._rows()
+            .running()
+            .update(
                 processed_items=F("processed_items") + processed,
                 failed_items=F("failed_items") + failed,
                 skipped_items=F("skipped_items") + skipped,
             )
         )
 
+    def add_to_result(self, numbers: Mapping[str, int]) -> None:
+        """Add numbers to those in `result_data`. Call it with the row locked."""
+        if not numbers:
+            return
+        result = self._rows().values_list("result_data", flat=True).get() or {}
+        sums = {key: result.get(key, 0) + number for key, number in numbers.items()}
+        self._rows().update(result_data=result | sums)
+
     def has_unfinished_batches(self) -> bool:
         return JobBatch.objects.filter(job=self.pk, status__in=JobBatch.ACTIVE).exists()
 
-    def complete(self, result_data: dict[str, Any]) -> bool:
-        """running -> completed. The caller holds the row's lock and has seen all batches end."""
-        running = BackgroundJob.objects.running().filter(pk=self.pk)
+    def complete(self, summary: Mapping[str, Any]) -> bool:
+        """running -> completed, with the summary in `result_data`. The caller holds the row's lock,
+        and has seen that all batches have ended."""
         return bool(
-            running.update(
-                status=self.Status.COMPLETED, result_data=result_data, completed_at=Now()
+            self._rows()
+            .running()
+            .update(
+                status=self.Status.COMPLETED,
+                result_data={**(self.result_data or {}), **summary},
+                completed_at=Now(),
             )
         )
 
     def fail(self, reason: str) -> bool:
-        """queued or running -> failed. What its batches have saved is kept."""
-        active = BackgroundJob.objects.active().filter(pk=self.pk)
+        """queued or running -> failed. What finished batches have saved is kept."""
         return bool(
-            active.update(
-                status=self.Status.FAILED, error_message=storable(reason), completed_at=Now()
+            self._rows()
+            .active()
+            .update(
+                status=self.Status.FAILED,
+                error_message=strip_unstorable(reason),
+                completed_at=Now(),
             )
         )
 
     def cancel(self) -> bool:
-        """queued or running -> cancelled. What its batches have saved is kept.
-
-        A batch that is being computed at this moment saves nothing any more.
-        """
-        active = BackgroundJob.objects.active().filter(pk=self.pk)
-        return bool(active.update(status=self.Status.CANCELLED, completed_at=Now()))
+        """queued or running -> cancelled. What finished batches have saved is kept; batches in
+        progress save nothing."""
+        return bool(self._rows().active().update(status=self.Status.CANCELLED, completed_at=Now()))
 
 
-class EndedJobs(models.Model):
-    """How many of an hour's jobs were pruned: several rows of an hour add up."""
+class JobOutcomes(models.Model):
+    """How many pruned jobs ended in an hour, and how. An hour may have several rows: add them up."""
 
     hour = models.DateTimeField(db_index=True)
-    well = models.PositiveIntegerField()
-    badly = models.PositiveIntegerField()
+    succeeded = models.PositiveIntegerField()
+    failed = models.PositiveIntegerField()
 
     class Meta:
-        db_table = "ended_jobs"
-        verbose_name_plural = "ended jobs"
+        db_table = "job_outcomes"
+        verbose_name_plural = "job outcomes"
 
     def __str__(self) -> str:
-        return f"{self.well + self.badly} in the hour from {self.hour:%Y-%m-%d %H:%M} UTC"
+        return f"{self.succeeded + self.failed} jobs from {self.hour:%Y-%m-%d %H:%M} UTC"
 
 
 def needs_attention() -> Q:
-    """Jobs that failed, wholly or in part, and that nobody has retried; and those that should have
-    started by now."""
+    """Jobs that an operator should look at: failed or with failed items and not retried, or queued
+    for too long."""
     retries = BackgroundJob.objects.filter(retry_of=OuterRef("pk"))
     failed = Q(status=BackgroundJob.Status.FAILED) | Q(
         status__in=BackgroundJob.TERMINAL, failed_items__gt=0
@@ -226,34 +260,21 @@ def needs_attention() -> Q:
     return (failed & ~Exists(retries)) | waits
 
 
-class JobBatchQuerySet(models.QuerySet["JobBatch"]):
+class JobBatchQuerySet(LeaseQuerySet["JobBatch"]):
     def of_running_jobs(self, job_type: str | None = None) -> JobBatchQuerySet:
         """EXISTS and not a join: Django turns an UPDATE with a join into `id IN (SELECT …)`, and
-        PostgreSQL does not look at a sub-select's conditions again after it waited for a row.
-        Then two processes could both claim it."""
+        PostgreSQL does not evaluate a sub-select again after it waited for a row. Two processes could
+        then claim the same batch."""
         running = BackgroundJob.objects.running().filter(pk=OuterRef("job"))
         return self.filter(Exists(running.filter(job_type=job_type) if job_type else running))
 
-    def pending(self) -> JobBatchQuerySet:
-        return self.filter(status=JobBatch.Status.PENDING)
 
-    def leased(self) -> JobBatchQuerySet:
-        return self.filter(status=JobBatch.Status.LEASED)
+class JobBatch(Lease):
+    """A part of a job's items. One process at a time works on it: see Lease.
 
-    def told_before(self, seconds: int) -> JobBatchQuerySet:
-        """Pending batches that a message was sent for so long ago that it may be lost."""
-        return self.pending().filter(dispatched_at__lt=Now() - timedelta(seconds=seconds))
-
-
-class JobBatch(models.Model):
-    """A part of a job's items, worked on by one process at a time.
-
-        pending --claim--> leased --results and counters in one transaction--> done
-           ^----------------'  it raised, or the lease expired
-                            '--attempts used up: smaller batches, or a failed item--> dead
-
-    `claim_seq` is the fencing token: it grows with every claim, and whoever renews or finishes
-    must name the one it claimed with. A process that lost its lease therefore writes nothing.
+    pending --claim--> leased --results and counters in one transaction--> done
+       ^----------------'  it raised, or the lease expired
+                        '--attempts used up: smaller batches, or a failed item--> dead
     """
 
     class Status(models.TextChoices):
@@ -262,20 +283,15 @@ class JobBatch(models.Model):
         DONE = "done"
         DEAD = "dead"
 
+    PENDING = Status.PENDING
+    HELD = Status.LEASED
     ACTIVE: ClassVar = (Status.PENDING, Status.LEASED)
 
     job = models.ForeignKey(BackgroundJob, models.CASCADE, related_name="batches")
     number = models.PositiveIntegerField()
     item_ids = ArrayField(models.BigIntegerField())
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
-    attempts = models.PositiveSmallIntegerField(default=0)
-    claim_seq = models.PositiveIntegerField(default=0)
     claimed_by = models.CharField(max_length=64, default="", help_text="The id of the message.")
-    dispatched_at = models.DateTimeField(
-        null=True, help_text="When the latest message for it was sent."
-    )
-    lease_expires_at = models.DateTimeField(null=True)
-    error = models.TextField(default="", blank=True, help_text="Of the latest attempt.")
 
     objects = JobBatchQuerySet.as_manager()
 
@@ -300,91 +316,73 @@ class JobBatch(models.Model):
     def claim(cls, batch_id: int, claimant: str) -> JobBatch | None:
         """pending -> leased, for JOB_LEASE_SECONDS.
 
-        Also leased -> leased for the claimant that holds the lease already: its message has
-        been delivered again, since the process that first got it died.
+        Also leased -> leased for the claimant that already holds the lease: the process that got the
+        message died, and the message was delivered again.
 
-        None when there is nothing to claim: the batch is in other hands, finished or deleted,
+        None if there is nothing to claim: another process has the batch, it is finished or deleted,
         or its job is no longer running.
         """
-        free = Q(status=cls.Status.PENDING)
-        own = Q(status=cls.Status.LEASED, claimed_by=claimant) & ~Q(claimed_by="")
+        pending = Q(status=cls.PENDING)
+        own = Q(status=cls.HELD, claimed_by=claimant) & ~Q(claimed_by="")
+        claimable = cls.objects.of_running_jobs().filter(pending | own, pk=batch_id)
         with transaction.atomic():
-            claimed = (
-                cls.objects.of_running_jobs()
-                .filter(free | own, pk=batch_id)
-                .update(
-                    status=cls.Status.LEASED,
-                    attempts=F("attempts") + 1,
-                    claim_seq=F("claim_seq") + 1,
-                    claimed_by=claimant,
-                    lease_expires_at=lease_end(),
-                )
-            )
+            claimed = claimable.claim(settings.JOB_LEASE_SECONDS, claimed_by=claimant)
             return cls.objects.select_related("job").get(pk=batch_id) if claimed else None
 
-    def _ours(self) -> JobBatchQuerySet:
-        return JobBatch.objects.leased().filter(pk=self.pk, claim_seq=self.claim_seq)
-
     def renew(self) -> bool:
-        """Hold the lease for another JOB_LEASE_SECONDS; False if it or the job is gone."""
-        return bool(self._ours().of_running_jobs().update(lease_expires_at=lease_end()))
+        """Hold the lease for another JOB_LEASE_SECONDS; False if the lease or the job is gone."""
+        held = JobBatch.objects.held_by(self).of_running_jobs()
+        return bool(held.renew(settings.JOB_LEASE_SECONDS))
 
     def finish(self) -> bool:
-        """leased -> done, if the lease is still ours."""
-        return bool(self._ours().update(status=self.Status.DONE, lease_expires_at=None))
+        """leased -> done, if this process still holds the lease."""
+        return self.end_lease(self.Status.DONE)
 
     def release(self, error: str) -> bool:
-        """leased -> pending, if the lease is still ours: the next attempt may do better."""
-        return bool(
-            self._ours().update(
-                status=self.Status.PENDING,
-                lease_expires_at=None,
-                dispatched_at=None,
-                error=storable(error),
-            )
-        )
+        """leased -> pending, if this process still holds the lease: the next attempt may succeed."""
+        return self.end_lease(self.PENDING, dispatched_at=None, error=strip_unstorable(error))
 
-    def bury(self) -> bool:
-        """leased -> dead, if the lease is still ours."""
-        return bool(self._ours().update(status=self.Status.DEAD, lease_expires_at=None))
+    def mark_dead(self) -> bool:
+        """leased -> dead, if this process still holds the lease."""
+        return self.end_lease(self.Status.DEAD)
 
     @classmethod
     def release_expired(cls) -> int:
-        """leased -> pending for all whose lease has run out; how many that were."""
-        expired = cls.objects.leased().of_running_jobs().filter(lease_expires_at__lt=Now())
-        return expired.update(
-            status=cls.Status.PENDING,
-            lease_expires_at=None,
-            dispatched_at=None,
-            error="The process that worked on it died or hung.",
+        """leased -> pending for all batches whose lease has expired; how many there were."""
+        return (
+            cls.objects.expired()
+            .of_running_jobs()
+            .update(
+                status=cls.PENDING,
+                lease_expires_at=None,
+                dispatched_at=None,
+                error="The process that worked on it died or hung.",
+            )
         )
 
     @classmethod
     def dispatch(cls, job: BackgroundJob, count: int) -> list[JobBatch]:
-        """Mark the next `count` batches nobody was told about, and return them for publishing.
+        """Mark the next `count` batches as dispatched, and return them for publishing.
 
-        Two processes at once get different batches, so that a job's parallelism is kept.
+        Two processes get different batches, so that together they never exceed the job's
+        parallelism.
         """
         waiting = cls.objects.pending().filter(job=job, dispatched_at=None)
         with transaction.atomic():
             locked = waiting.select_for_update(skip_locked=True, no_key=True).order_by("number")
             batches = list(locked.only("number")[:count])
-            told = cls.objects.filter(pk__in=[batch.pk for batch in batches])
-            told.update(dispatched_at=Now())
+            cls.objects.filter(pk__in=[b.pk for b in batches]).update(dispatched_at=Now())
         return batches
 
     @classmethod
     def in_flight(cls, job: BackgroundJob) -> int:
-        """How many batches of the job are in the queue or in work."""
-        told = Q(status=cls.Status.PENDING, dispatched_at__isnull=False)
-        counts = cls.objects.filter(told | Q(status=cls.Status.LEASED), job=job).aggregate(
-            number=Count("pk")
-        )
-        return int(counts["number"])
+        """How many batches of the job have a message in the queue, or a process."""
+        dispatched = Q(status=cls.PENDING, dispatched_at__isnull=False)
+        return cls.objects.filter(dispatched | Q(status=cls.HELD), job=job).count()
 
     @classmethod
     def append(cls, job: BackgroundJob, chunks: Sequence[Sequence[int]]) -> None:
-        """One more pending batch for each chunk of item ids. Call it with the job's row locked."""
+        """Create one pending batch for each chunk of item ids. Call it with the job's row locked."""
         cls.objects.bulk_create(
             cls(job=job, number=number, item_ids=list(chunk))
             for number, chunk in enumerate(chunks, cls.count_of(job) + 1)
@@ -392,21 +390,8 @@ class JobBatch(models.Model):
 
     @classmethod
     def count_of(cls, job: BackgroundJob) -> int:
-        """How many batches the job has so far: they are numbered from 1, without gaps."""
+        """How many batches the job has. They are numbered from 1 without gaps."""
         return cls.objects.filter(job=job).aggregate(last=models.Max("number"))["last"] or 0
-
-
-# What a person can do about a failed item, by its error_class.
-HINTS = {
-    "AttemptsUsedUp": (
-        "The process died or hung each time it worked on this item. Look for the item in the "
-        "worker's log; make it smaller, or give the worker more memory or TASK_TIME_LIMIT."
-    ),
-    "MemoryError": "The worker ran out of memory. Make the item smaller, or the memory larger.",
-    "ModelUnavailable": "The embedding model could not be loaded: see EMBEDDING_MODEL. Then retry.",
-    "OperationalError": "The database did not answer. Retry once it does.",
-}
-OTHER_HINT = "The worker's log has the traceback. Retry the job once the cause is mended."
 
 
 class ItemFailure(models.Model):
@@ -426,16 +411,3 @@ class ItemFailure(models.Model):
 
     def __str__(self) -> str:
         return f"item {self.item_id}: {self.error_class}"
-
-    @property
-    def hint(self) -> str:
-        return HINTS.get(self.error_class, OTHER_HINT)
-
-
-def storable(text: str) -> str:
-    """PostgreSQL stores neither NUL nor halves of surrogate pairs, and an exception may quote them."""
-    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
-
-
-def lease_end() -> Any:
-    return Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS)

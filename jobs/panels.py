@@ -1,4 +1,4 @@
-"""What the admin's front page says of jobs."""
+"""The dashboard's panels about jobs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from celery_app import QUEUES
-from jobs import broker
-from jobs.models import BackgroundJob, EndedJobs, needs_attention
-from scribes.dashboard import HOURS, Figure, Panel, latest_hours, register
-from scribes.display import spoken
+from jobs.models import BackgroundJob, JobOutcomes, needs_attention
+from scribes.messaging import broker
+from scribes.monitoring.dashboard import HOURS, Figure, Panel, latest_hours, register
+from scribes.presentation import humanize_duration
 
 S = BackgroundJob.Status
 
@@ -28,7 +28,9 @@ def queues() -> Panel:
         Figure(queue, length, length > full, share=length / full)
         for queue, length in lengths.items()
     ]
-    return Panel("", figures, note=f"Messages that wait for a worker; {full} are too many.")
+    return Panel(
+        "", figures, note=f"Messages waiting for a worker. More than {full} are a problem."
+    )
 
 
 @register("Jobs")
@@ -40,25 +42,26 @@ def jobs() -> Panel:
         longest=Now() - Min("created_at", filter=Q(status=S.QUEUED)),
         attention=Count("pk", filter=needs_attention()),
     )
-    hours = latest_hours(_by_hour(now), now)
+    hours = latest_hours(_outcomes(now), now)
     figures = [
         Figure("running", counts["running"]),
         Figure("waiting", counts["queued"]),
-        Figure("longest wait", spoken(counts["longest"])),
-        Figure("need attention", counts["attention"], is_fault=counts["attention"] > 0),
-        Figure(f"ended in {HOURS} h", sum(hour.good + hour.bad for hour in hours)),
-        Figure("of them not well", sum(hour.bad for hour in hours)),
+        Figure("longest wait", humanize_duration(counts["longest"])),
+        Figure("need attention", counts["attention"], is_problem=counts["attention"] > 0),
+        Figure(f"ended in {HOURS} h", sum(hour.succeeded + hour.failed for hour in hours)),
+        Figure("with failures", sum(hour.failed for hour in hours)),
     ]
-    return Panel("", figures, hours, note="Not well: failed, or with failed items.")
+    note = "With failures: jobs that failed, and jobs with failed items."
+    return Panel("", figures, hours, note=note)
 
 
-def _by_hour(now: datetime) -> Iterator[tuple[datetime, int, int]]:
-    """(hour, jobs that ended well, others), of the jobs that are kept and those that were pruned."""
+def _outcomes(now: datetime) -> Iterator[tuple[datetime, int, int]]:
+    """(hour, succeeded, failed), of the jobs that are kept and of those that were pruned."""
     since = now - timedelta(hours=HOURS)
-    kept = BackgroundJob.objects.filter(completed_at__gt=since).ended_by_hour()
-    pruned = EndedJobs.objects.filter(hour__gt=since).values("hour", "well", "badly")
-    well, badly = Counter[datetime](), Counter[datetime]()
+    kept = BackgroundJob.objects.filter(completed_at__gt=since).outcomes_by_hour()
+    pruned = JobOutcomes.objects.filter(hour__gt=since).values("hour", "succeeded", "failed")
+    succeeded, failed = Counter[datetime](), Counter[datetime]()
     for row in (*kept, *pruned):
-        well[row["hour"]] += row["well"]
-        badly[row["hour"]] += row["badly"]
-    return ((hour, well[hour], badly[hour]) for hour in well)
+        succeeded[row["hour"]] += row["succeeded"]
+        failed[row["hour"]] += row["failed"]
+    return ((hour, succeeded[hour], failed[hour]) for hour in succeeded)

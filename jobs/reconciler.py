@@ -1,8 +1,8 @@
-"""Repeats what got lost. Every part is one guarded statement, so that running it twice, or twice
-at once, does no harm.
+"""Repeats what got lost. Every step is one guarded statement, so running it twice, or two at once,
+does no harm.
 
-What gets lost: a process with its lease, a message between the broker and the worker, all
-messages when Redis is flushed, and the message of a request that found no broker.
+Things get lost when a process dies with its lease, when a message is lost between the broker and the
+worker, when Redis is flushed, and when a request cannot reach the broker.
 """
 
 from __future__ import annotations
@@ -16,66 +16,62 @@ from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from redis import RedisError
 
-from jobs import broker
-from jobs.failpoints import failpoint
-from jobs.models import BackgroundJob, BackgroundJobQuerySet, EndedJobs, JobBatch
-from jobs.runner import JOB_TYPES, publish_batches, publish_plan
+from jobs.job_types import JOB_TYPES
+from jobs.models import BackgroundJob, BackgroundJobQuerySet, JobBatch, JobOutcomes
+from jobs.runner import publish_batches, publish_plan
+from scribes.messaging.failpoints import failpoint
+from scribes.messaging.publishing import republish_after
 
 logger = logging.getLogger(__name__)
 
-# While other messages wait in a queue, one that is not served yet is hardly lost: then it is
-# sent again only after so many times JOB_REPUBLISH_SECONDS.
-PATIENCE_WITH_A_BUSY_QUEUE = 10
 # Jobs deleted in one transaction.
 PRUNE_BATCH_SIZE = 100
-# How long the numbers of jobs that ended outlive them.
-KEEP_ENDED_JOBS = timedelta(days=7)
+KEEP_OUTCOMES = timedelta(days=7)
+
+FAILPOINTS = ("before_reconcile_commit",)
 
 
 def reconcile() -> None:
-    """One round of everything: by beat, and by each worker as it starts."""
+    """One round of all steps. Beat starts one regularly, and so does each worker when it starts."""
     fail_overdue_jobs()
     if released := JobBatch.release_expired():
         logger.warning("%d batches had lost their process", released)
     try:
         republish()
     except RedisError as error:
-        logger.warning("The broker does not answer; publishing waits: %s", error)
+        logger.warning("The broker does not answer; publishing has to wait: %s", error)
     prune()
 
 
 def fail_overdue_jobs() -> None:
-    """What they have finished is kept; batches in work save nothing any more."""
-    late = f"The job was not done within {settings.JOB_TIMEOUT} s (JOB_TIMEOUT)."
-    waiting = f"No worker began the job within {settings.JOB_QUEUE_TIMEOUT} s (JOB_QUEUE_TIMEOUT)."
+    """Fail jobs past their deadline. What their finished batches saved is kept."""
+    late = f"The job did not finish within {settings.JOB_TIMEOUT_SECONDS} s (JOB_TIMEOUT_SECONDS)."
+    waited = (
+        f"No worker started the job within {settings.JOB_QUEUE_TIMEOUT_SECONDS} s"
+        " (JOB_QUEUE_TIMEOUT_SECONDS)."
+    )
     jobs = BackgroundJob.objects
-    for overdue, reason in ((jobs.overdue(), late), (jobs.never_begun(), waiting)):
+    for overdue, reason in ((jobs.overdue(), late), (jobs.never_started(), waited)):
         for job in overdue:
             if job.fail(reason):
                 logger.warning("Job %s: %s", job.pk, reason)
 
 
 def republish() -> None:
-    """Send the messages that may be lost again, and those that never were sent.
+    """Send messages that may be lost again, and those that were never sent.
 
-    Raises RedisError if the broker does not answer: there would be no end to trying.
+    Raises RedisError if the broker does not answer: each attempt would wait for a time-out.
     """
-    republish_plans(_patience("default"))
+    republish_plans(republish_after("control"))
     for job_type in JOB_TYPES.values():
-        lost = JobBatch.objects.of_running_jobs(job_type.name)
-        lost.told_before(_patience(job_type.queue)).update(dispatched_at=None)
+        batches = JobBatch.objects.of_running_jobs(job_type.name)
+        batches.presumed_lost(republish_after(job_type.queue)).update(dispatched_at=None)
     dispatch_waiting_batches()
 
 
-def _patience(queue: str) -> int:
-    """Seconds after which a message that had no effect counts as lost."""
-    patience: int = settings.JOB_REPUBLISH_SECONDS
-    return patience * PATIENCE_WITH_A_BUSY_QUEUE if broker.queue_length(queue) else patience
-
-
-def republish_plans(patience: int) -> None:
+def republish_plans(seconds: int) -> None:
     with transaction.atomic():
-        lost = BackgroundJob.objects.told_before(patience)
+        lost = BackgroundJob.objects.presumed_lost(seconds)
         for job in lost.select_for_update(skip_locked=True, no_key=True):
             BackgroundJob.objects.filter(pk=job.pk).update(dispatched_at=Now())
             publish_plan(job)
@@ -83,7 +79,7 @@ def republish_plans(patience: int) -> None:
 
 
 def dispatch_waiting_batches() -> None:
-    """Bring every running job back to JOB_PARALLELISM batches in the queue or in work."""
+    """Bring every running job back to JOB_PARALLELISM batches in the queue or in progress."""
     waiting = JobBatch.objects.pending().filter(job=OuterRef("pk"), dispatched_at=None)
     for job in BackgroundJob.objects.running().filter(Exists(waiting)):
         free = settings.JOB_PARALLELISM - JobBatch.in_flight(job)
@@ -93,24 +89,23 @@ def dispatch_waiting_batches() -> None:
 
 
 def prune() -> None:
-    """Delete jobs that ended JOB_KEEP_RESULT seconds ago, but for the newest of a user and type."""
+    """Delete jobs that ended JOB_KEEP_RESULT_SECONDS ago, but keep the newest of each user and type."""
     newer = BackgroundJob.objects.filter(
         user=OuterRef("user"), job_type=OuterRef("job_type"), created_at__gt=OuterRef("created_at")
     )
-    old = BackgroundJob.objects.terminal().filter(
-        Exists(newer), completed_at__lt=Now() - timedelta(seconds=settings.JOB_KEEP_RESULT)
-    )
+    kept = timedelta(seconds=settings.JOB_KEEP_RESULT_SECONDS)
+    old = BackgroundJob.objects.terminal().filter(Exists(newer), completed_at__lt=Now() - kept)
     while _prune_batch(old):
         pass
-    EndedJobs.objects.filter(hour__lt=Now() - KEEP_ENDED_JOBS).delete()
+    JobOutcomes.objects.filter(hour__lt=Now() - KEEP_OUTCOMES).delete()
 
 
 def _prune_batch(old: BackgroundJobQuerySet) -> bool:
-    """Delete some, and write down how many of them ended when. False if there are none left."""
+    """Delete some jobs and keep their outcomes. False if there are none left."""
     with transaction.atomic():
         locked = old.select_for_update(skip_locked=True, of=("self",))
         ids = list(locked.values_list("pk", flat=True)[:PRUNE_BATCH_SIZE])
-        ended = BackgroundJob.objects.filter(pk__in=ids)
-        EndedJobs.objects.bulk_create(EndedJobs(**counts) for counts in ended.ended_by_hour())
-        ended.delete()
+        jobs = BackgroundJob.objects.filter(pk__in=ids)
+        JobOutcomes.objects.bulk_create(JobOutcomes(**row) for row in jobs.outcomes_by_hour())
+        jobs.delete()
     return bool(ids)

@@ -1,6 +1,6 @@
 """The life of a job: enqueue -> plan -> run its batches -> finish.
 
-A batch may be computed more than once, after a crash or a repeated message; its results and its
+A batch may be computed more than once, after a crash or a repeated message. Its results and its
 counters are written once, in one transaction. jobs.reconciler repeats what gets lost.
 """
 
@@ -8,81 +8,44 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
-from celery import Task
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from jobs import broker
-from jobs.failpoints import failpoint
-from jobs.models import BackgroundJob, ItemFailure, JobBatch, storable
-from scribes.logs import about
+from jobs.job_types import JOB_TYPES, JobType, LeaseLost, Renew, display_name
+from jobs.models import BackgroundJob, ItemFailure, JobBatch
+from scribes.messaging.failpoints import failpoint
+from scribes.messaging.publishing import publish
+from scribes.messaging.sanitize import strip_unstorable
 from scribes.models import User
+from scribes.monitoring.logging import current_request_id, log_context
+from scribes.presentation import short_id
 
 logger = logging.getLogger(__name__)
 
-# A batch that was begun so often without an end is cut into parts, to find the item that kills
-# the processes working on it. Each cut makes parts of a tenth, so 100 items take two cuts.
+# A batch that was started this often and never finished is split, to find the item that kills the
+# processes. Each split makes ten parts, so that 100 items take two splits.
 MAX_ATTEMPTS = 3
 PARTS = 10
 ENQUEUE_ATTEMPTS = 3
+# A lease is renewed after this share of its time.
+RENEW_SHARE = 1 / 3
 
-Renew = Callable[[], None]
-"""Says that the work goes on. Raises LeaseLost when it need not."""
-
-
-class LeaseLost(Exception):
-    """The batch is in other hands, or its job has ended: stop, nothing of it can be saved."""
-
-
-class JobType(Protocol):
-    """What one kind of job does. Item ids are integers that only the job type understands."""
-
-    name: str
-    title: str
-    """What operators see of it in Flower: "regenerate-embeddings"."""
-    items: str
-    """What the items are, in the plural, for people: "notes"."""
-    queue: str
-    max_batch_weight: int
-    """A batch is full with JOB_BATCH_SIZE items, or with items of this weight in all."""
-
-    def plan(self, job: BackgroundJob) -> Iterable[tuple[int, int]]:
-        """(id, weight) of every item, once. Called again if planning is interrupted."""
-
-    def weigh(self, job: BackgroundJob, item_ids: Sequence[int]) -> Iterable[tuple[int, int]]:
-        """(id, weight) of those of these items that are there still."""
-
-    def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Any:
-        """The results of these items. Slow; no transaction is open, and it may run twice.
-
-        Call `renew` a few times in each JOB_LEASE_SECONDS. If it raises for several items, it is
-        called again for each alone.
-        """
-
-    def save(self, job: BackgroundJob, results: Any) -> int:
-        """Write results; how many items that were. Inside the runner's transaction: be quick.
-
-        An item that needs nothing (it is empty, or was deleted) is simply not counted.
-        """
-
-    def finish(self, job: BackgroundJob) -> dict[str, Any]:
-        """What `result_data` says of the job, in the transaction that completes it: be quick."""
+FAILPOINTS = (
+    "before_plan_commit",
+    "after_claim",
+    "after_compute",
+    "before_commit",
+    "after_commit",
+)
 
 
-JOB_TYPES: dict[str, JobType] = {}
-
-
-def register(job_type: JobType) -> None:
-    JOB_TYPES[job_type.name] = job_type
-
-
-# --- Accepting ------------------------------------------------------------------------------
+# --- Enqueue --------------------------------------------------------------------------------
 
 
 def enqueue(
@@ -91,7 +54,7 @@ def enqueue(
     parameters: dict[str, Any],
     retry_of: BackgroundJob | None = None,
 ) -> tuple[BackgroundJob, bool]:
-    """A job, and whether it is new: while one of this user and type is active, it is that one."""
+    """A job, and whether it is new: while this user has an active job of this type, it is that one."""
     active = BackgroundJob.objects.for_user(user).active().filter(job_type=job_type)
     for _ in range(ENQUEUE_ATTEMPTS):
         try:
@@ -99,14 +62,14 @@ def enqueue(
         except IntegrityError:
             if job := active.first():
                 return job, False
-        # The active one ended between our INSERT and our look, so its slot is free now.
+        # The active job ended between the INSERT and the SELECT, so there is room for one now.
     return _create(user, job_type, parameters, retry_of), True
 
 
 def _create(
     user: User, job_type: str, parameters: dict[str, Any], retry_of: BackgroundJob | None
 ) -> BackgroundJob:
-    """Raises IntegrityError while a job of this user and type is active."""
+    """Raises IntegrityError while this user has an active job of this type."""
     now = timezone.now()
     with transaction.atomic():
         job = BackgroundJob.objects.create(
@@ -114,6 +77,7 @@ def _create(
             job_type=job_type,
             parameters=parameters,
             retry_of=retry_of,
+            request_id=current_request_id(),
             created_at=now,
             dispatched_at=now,
         )
@@ -122,9 +86,9 @@ def _create(
 
 
 def retry_failed(job: BackgroundJob) -> tuple[BackgroundJob, bool] | None:
-    """A job with only the failed items of an ended one; None where nothing has failed.
+    """A new job with only the failed items of a terminal one; None if nothing failed in it.
 
-    Like enqueue, it answers with the active job of this user and type if there is one.
+    Like enqueue, it returns the active job of this user and type if there is one.
     """
     item_ids = list(job.failures.values_list("item_id", flat=True))
     if not item_ids:
@@ -133,48 +97,30 @@ def retry_failed(job: BackgroundJob) -> tuple[BackgroundJob, bool] | None:
 
 
 def publish_plan(job: BackgroundJob) -> None:
-    from jobs.tasks import plan_job
-
-    publish(plan_job, str(job.pk), queue="default", says=f"{_title(job)} plan")
+    label = f"{display_name(job.job_type)}: job {short_id(job.pk)} plan"
+    publish("jobs.tasks.plan_job", str(job.pk), queue="control", label=label)
 
 
 def publish_batches(job: BackgroundJob, batches: Sequence[JobBatch]) -> None:
-    from jobs.tasks import run_batch
-
     total = JobBatch.count_of(job) if batches else 0
+    job_label = f"{display_name(job.job_type)}: job {short_id(job.pk)}"
     for batch in batches:
-        says = f"{_title(job)} batch {batch.number}/{total}"
-        publish(run_batch, batch.pk, queue=JOB_TYPES[job.job_type].queue, says=says)
+        label = f"{job_label} batch {batch.number}/{total}"
+        queue = JOB_TYPES[job.job_type].queue
+        publish("jobs.tasks.run_batch", batch.pk, queue=queue, label=label)
 
 
-def _title(job: BackgroundJob) -> str:
-    # A type that is not known here any more fails when it is planned, not before.
-    title = JOB_TYPES[job.job_type].title if job.job_type in JOB_TYPES else job.job_type
-    return f"{title} job {str(job.pk)[:8]}"
-
-
-def publish(task: Task[..., Any], *args: Any, queue: str, says: str) -> None:
-    """Send a message once the transaction commits. The only door to the broker.
-
-    What it `says` is for people who look at Flower: no note's text, and no e-mail address.
-
-    A broker that is down or slow costs a few times jobs.broker.TIMEOUT_SECONDS and a
-    line in the log: the row stays as it is, and the reconciler publishes again.
-    """
-    transaction.on_commit(partial(broker.send, task, args, queue, says), robust=True)
-
-
-# --- Planning -------------------------------------------------------------------------------
+# --- Plan -----------------------------------------------------------------------------------
 
 
 def plan(job_id: UUID) -> None:
-    """queued -> running: list all items once, as batches, and publish the first of them.
+    """queued -> running: write all items down as batches, and publish the first batches.
 
-    The ids are written down before the work starts, because paging over rows that are being
-    changed skips some of them. A job that cannot be planned fails, with the reason.
+    The ids are stored before the work starts, because paging over rows that change meanwhile skips
+    some of them. A job that cannot be planned fails, with the reason.
     """
-    of_job = BackgroundJob.objects.filter(pk=job_id)
-    with about(job=job_id, request_id=of_job.values_list("request_id", flat=True).first()):
+    rows = BackgroundJob.objects.filter(pk=job_id)
+    with log_context(job=job_id, request_id=rows.values_list("request_id", flat=True).first()):
         try:
             _plan(job_id)
         except Exception as error:
@@ -184,19 +130,20 @@ def plan(job_id: UUID) -> None:
 
 def _plan(job_id: UUID) -> None:
     with transaction.atomic():
-        queued = BackgroundJob.objects.select_for_update(no_key=True, of=("self",))
-        job = queued.filter(pk=job_id, status=BackgroundJob.Status.QUEUED).first()
+        queued = BackgroundJob.objects.queued().select_for_update(no_key=True, of=("self",))
+        job = queued.filter(pk=job_id).first()
         if job is None:
             return
         job_type = JOB_TYPES[job.job_type]
         batches = list(_batches(_items(job, job_type), job_type.max_batch_weight))
+        total = sum(map(len, batches))
         JobBatch.append(job, batches)
-        job.start(sum(map(len, batches)))
+        job.start(total)
         publish_batches(job, JobBatch.dispatch(job, settings.JOB_PARALLELISM))
-        _complete(job, job_type)
+        _complete_if_done(job, job_type)
         failpoint("before_plan_commit")
     logger.info("Job %s: %s for user %s starts", job.pk, job.job_type, job.user_id)
-    logger.info("Job %s: Processing %d %s", job.pk, sum(map(len, batches)), job_type.items)
+    logger.info("Job %s: Processing %d %s", job.pk, total, job_type.item_label)
 
 
 def _items(job: BackgroundJob, job_type: JobType) -> Iterable[tuple[int, int]]:
@@ -206,6 +153,8 @@ def _items(job: BackgroundJob, job_type: JobType) -> Iterable[tuple[int, int]]:
 
 
 def _batches(items: Iterable[tuple[int, int]], max_weight: int) -> Iterator[list[int]]:
+    """Item ids in batches of JOB_BATCH_SIZE items or of `max_weight`, whichever comes first. An item
+    that is heavier alone gets a batch of its own."""
     batch: list[int] = []
     total = 0
     for item_id, weight in items:
@@ -218,17 +167,17 @@ def _batches(items: Iterable[tuple[int, int]], max_weight: int) -> Iterator[list
         yield batch
 
 
-# --- Running --------------------------------------------------------------------------------
+# --- Run ------------------------------------------------------------------------------------
 
 
 def run_batch(batch_id: int, claimant: str) -> None:
-    """Claim -> compute -> write. Returns quietly where there is nothing to claim."""
+    """Claim -> compute -> write. Returns quietly if there is nothing to claim."""
     batch = JobBatch.claim(batch_id, claimant)
     if batch is None:
         return
     failpoint("after_claim")
-    batch.job.begin()
-    with about(job=batch.job_id, batch=batch.number, request_id=batch.job.request_id):
+    batch.job.start_deadline()
+    with log_context(job=batch.job_id, batch=batch.number, request_id=batch.job.request_id):
         _run_claimed(batch)
 
 
@@ -236,9 +185,9 @@ def _run_claimed(batch: JobBatch) -> None:
     try:
         _run(batch, JOB_TYPES[batch.job.job_type])
     except LeaseLost:
-        logger.info("%s had lost its lease or its job; nothing is written", batch)
+        logger.info("%s: this process lost the lease or the job ended; nothing is written", batch)
     except Exception as error:
-        logger.exception("%s could not be finished", batch)
+        logger.exception("%s failed", batch)
         batch.release(f"{type(error).__name__}: {error}")
 
 
@@ -252,23 +201,23 @@ def _run(batch: JobBatch, job_type: JobType) -> None:
 
 
 def _renewer(batch: JobBatch) -> Renew:
-    """Renews at each third of the lease, however often it is called."""
-    interval = settings.JOB_LEASE_SECONDS / 3
-    last = time.monotonic()
+    """A function that renews the lease once in each third of its time, however often it is called."""
+    interval = settings.JOB_LEASE_SECONDS * RENEW_SHARE
+    renewed_at = time.monotonic()
 
     def renew() -> None:
-        nonlocal last
-        if time.monotonic() - last < interval:
+        nonlocal renewed_at
+        if time.monotonic() - renewed_at < interval:
             return
         if not batch.renew():
             raise LeaseLost(batch)
-        last = time.monotonic()
+        renewed_at = time.monotonic()
 
     return renew
 
 
 def _compute(job_type: JobType, batch: JobBatch) -> tuple[list[Any], list[ItemFailure]]:
-    """All items at once; if that raises, one by one, so that a bad item fails alone."""
+    """Compute all items at once; if that raises, one by one, so that a bad item fails alone."""
     renew = _renewer(batch)
     try:
         return [job_type.compute(batch.job, batch.item_ids, renew)], []
@@ -295,40 +244,45 @@ def _compute_each(
 
 
 def _failure(batch: JobBatch, item_id: int, error_class: str, message: str) -> ItemFailure:
-    text = storable(message)
+    text = strip_unstorable(message)
     return ItemFailure(job=batch.job, item_id=item_id, error_class=error_class, message=text)
 
 
 def _write(
     job_type: JobType, batch: JobBatch, results: list[Any], failures: list[ItemFailure]
 ) -> None:
-    """Results, failures and counters in one transaction, or nothing at all. Raises LeaseLost.
+    """Write results, failures and counters in one transaction, or nothing. Raises LeaseLost.
 
-    The job's row comes last: its lock is what other batches of the job wait for.
+    The job's row comes last: other batches of the job wait for its lock.
     """
     with transaction.atomic():
         if not batch.finish():
             raise LeaseLost(batch)
-        saved = sum(job_type.save(batch.job, result) for result in results)
+        saved = [job_type.save(batch.job, result) for result in results]
         ItemFailure.objects.bulk_create(failures)
-        skipped = len(batch.item_ids) - saved - len(failures)
-        _count(batch, job_type, processed=saved, failed=len(failures), skipped=skipped)
+        processed = sum(part.items for part in saved)
+        skipped = len(batch.item_ids) - processed - len(failures)
+        _record(batch, processed=processed, failed=len(failures), skipped=skipped)
+        for part in saved:
+            batch.job.add_to_result(part.result_data)
+        _finish(batch.job, job_type)
 
 
 def _give_up(batch: JobBatch, job_type: JobType) -> None:
-    """leased -> dead: its items go on in smaller batches; a single one has failed."""
+    """leased -> dead: the items go on in smaller batches; a single item has failed."""
     with transaction.atomic():
-        if not batch.bury():
+        if not batch.mark_dead():
             raise LeaseLost(batch)
         if len(batch.item_ids) > 1:
             BackgroundJob.objects.select_for_update(no_key=True, of=("self",)).get(pk=batch.job_id)
             JobBatch.append(batch.job, _parts(batch.item_ids))
-            _count(batch, job_type)
+            _record(batch)
         else:
             failure = _failure(batch, batch.item_ids[0], "AttemptsUsedUp", batch.error)
             ItemFailure.objects.bulk_create([failure])
-            _count(batch, job_type, failed=1)
-    logger.warning("%s was begun %d times without an end", batch, MAX_ATTEMPTS)
+            _record(batch, failed=1)
+        _finish(batch.job, job_type)
+    logger.warning("%s was started %d times and never finished", batch, MAX_ATTEMPTS)
 
 
 def _parts(item_ids: Sequence[int]) -> list[Sequence[int]]:
@@ -336,26 +290,33 @@ def _parts(item_ids: Sequence[int]) -> list[Sequence[int]]:
     return [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
 
 
-def _count(batch: JobBatch, job_type: JobType, **counts: int) -> None:
-    """The end of every transaction that ends a batch. Raises LeaseLost if the job has ended."""
-    if not batch.job.add(**counts):
+def _record(batch: JobBatch, **counts: int) -> None:
+    """Raises LeaseLost if the job has ended."""
+    if not batch.job.record_progress(**counts):
         raise LeaseLost(batch)
+
+
+# --- Finish ---------------------------------------------------------------------------------
+
+
+def _finish(job: BackgroundJob, job_type: JobType) -> None:
+    """End every transaction that ends a batch: dispatch the next batch, or complete the job."""
     failpoint("before_commit")
     transaction.on_commit(partial(failpoint, "after_commit"))
-    publish_batches(batch.job, JobBatch.dispatch(batch.job, 1))
-    transaction.on_commit(partial(_report, batch.job), robust=True)
-    _complete(batch.job, job_type)
+    publish_batches(job, JobBatch.dispatch(job, 1))
+    transaction.on_commit(partial(_log_progress, job), robust=True)
+    _complete_if_done(job, job_type)
 
 
-def _complete(job: BackgroundJob, job_type: JobType) -> None:
-    """Call it with the job's row locked: then the last of the batches sees all the others."""
+def _complete_if_done(job: BackgroundJob, job_type: JobType) -> None:
+    """Call it with the job's row locked: then the last batch sees that all others have ended."""
     if not job.has_unfinished_batches():
         job.refresh_from_db()
-        job.complete(job_type.finish(job))
-        transaction.on_commit(partial(_report_completion, job), robust=True)
+        job.complete(job_type.summarize(job))
+        transaction.on_commit(partial(_log_completion, job), robust=True)
 
 
-def _report(job: BackgroundJob) -> None:
+def _log_progress(job: BackgroundJob) -> None:
     job.refresh_from_db()
     logger.info(
         "Job %s: %d/%d processed, %d failed, %d%% done",
@@ -363,6 +324,6 @@ def _report(job: BackgroundJob) -> None:
     )
 
 
-def _report_completion(job: BackgroundJob) -> None:
+def _log_completion(job: BackgroundJob) -> None:
     counts = job.processed_items, job.failed_items
     logger.info("Job %s: complete, %d succeeded, %d failed", job.pk, *counts)

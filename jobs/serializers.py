@@ -6,18 +6,17 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from jobs.estimate import eta_seconds
+from jobs.job_types import JOB_TYPES
 from jobs.models import BackgroundJob, ItemFailure
-from jobs.runner import JOB_TYPES
+from jobs.presentation import describe, failure_hint
 
 
 class JobSerializer(serializers.ModelSerializer[BackgroundJob]):
-    eta_seconds = serializers.IntegerField(
-        read_only=True,
-        allow_null=True,
-        help_text="Until a running job is done, at the speed it had so far; null while unknown.",
+    eta_seconds = serializers.SerializerMethodField(
+        help_text="Seconds until a running job is done, at its speed so far; null while unknown."
     )
-    error_message = serializers.CharField(
-        read_only=True, allow_null=True, help_text="null unless the job failed."
+    error_message = serializers.SerializerMethodField(
+        help_text="Why the job failed; null if it did not."
     )
 
     class Meta:
@@ -41,62 +40,57 @@ class JobSerializer(serializers.ModelSerializer[BackgroundJob]):
         )
         read_only_fields = fields
 
-    def to_representation(self, job: BackgroundJob) -> dict[str, Any]:
-        """Straight from the row, which the JSON encoder understands: people ask for this all the
-        time, and going through a field object for each value took most of the request."""
-        computed = {
-            "eta_seconds": eta_seconds(job, timezone.now()),
-            "error_message": job.error_message or None,
-            "retry_of": job.retry_of_id,
-        }
-        return {
-            name: computed[name] if name in computed else getattr(job, name)
-            for name in self.Meta.fields
-        }
+    def get_eta_seconds(self, job: BackgroundJob) -> int | None:
+        return eta_seconds(job, timezone.now())
+
+    def get_error_message(self, job: BackgroundJob) -> str | None:
+        return job.error_message or None
 
 
 class JobStatusSerializer(serializers.ModelSerializer[BackgroundJob]):
-    sentence = serializers.SerializerMethodField(help_text="For people to read.")
+    description = serializers.SerializerMethodField(help_text="The job's state in one sentence.")
 
     class Meta:
         model = BackgroundJob
-        fields = ("job_id", "status", "progress_percent", "sentence")
+        fields = ("job_id", "status", "progress_percent", "description")
         read_only_fields = fields
 
-    def get_sentence(self, job: BackgroundJob) -> str:
-        return sentence(job)
+    def get_description(self, job: BackgroundJob) -> str:
+        return describe(job)
 
 
-def sentence(job: BackgroundJob) -> str:
-    """How the job stands, in one sentence."""
-    items = JOB_TYPES[job.job_type].items if job.job_type in JOB_TYPES else "items"
-    count = f"{job.done_items} of {job.total_items} {items} done, {job.failed_items} failed"
-    return {
-        BackgroundJob.Status.QUEUED: "The job is waiting for a worker.",
-        BackgroundJob.Status.RUNNING: f"The job is running: {count}.",
-        BackgroundJob.Status.COMPLETED: f"The job is complete: {count}.",
-        BackgroundJob.Status.FAILED: f"The job failed: {job.error_message} ({count}).",
-        BackgroundJob.Status.CANCELLED: f"The job was cancelled: {count}.",
-    }[BackgroundJob.Status(job.status)]
+class AcceptedSerializer(serializers.Serializer[Any]):
+    """The answer to a request that started a job."""
+
+    message = serializers.CharField()
+    status = serializers.CharField()
+    task_id = serializers.UUIDField(help_text="The job's id, for GET /jobs/{job_id}.")
 
 
 class FailureSerializer(serializers.ModelSerializer[ItemFailure]):
+    hint = serializers.SerializerMethodField(help_text="What you can do about it.")
+
     class Meta:
         model = ItemFailure
         fields = ("item_id", "error_class", "message", "hint")
         read_only_fields = fields
 
+    def get_hint(self, failure: ItemFailure) -> str:
+        return failure_hint(failure)
 
-class FailureGroupSerializer(serializers.Serializer[Any]):
+
+class FailureCauseSerializer(serializers.Serializer[Any]):
     error_class = serializers.CharField()
     hint = serializers.CharField()
     count = serializers.IntegerField()
-    item_ids = serializers.ListField(child=serializers.IntegerField(), help_text="The first 100.")
+    item_ids = serializers.ListField(
+        child=serializers.IntegerField(), help_text="The first 100 items."
+    )
 
 
 class FailureQuery(serializers.Serializer[Any]):
     group_by = serializers.ChoiceField(
-        choices=["cause"], required=False, help_text="How many items each cause made fail."
+        choices=["cause"], required=False, help_text="Count the failures of each cause."
     )
 
 
@@ -104,13 +98,15 @@ class JobQuery(serializers.Serializer[Any]):
     """The filters of the list."""
 
     status = serializers.ChoiceField(
-        choices=BackgroundJob.Status.choices, required=False, help_text="How they stand."
+        choices=BackgroundJob.Status.choices, required=False, help_text="Filter by status."
     )
     job_type = serializers.CharField(
-        max_length=64, required=False, help_text="Such as embedding_regeneration."
+        max_length=64, required=False, help_text="Filter by type, such as embedding_regeneration."
     )
 
     def validate_job_type(self, name: str) -> str:
         if name not in JOB_TYPES:
-            raise serializers.ValidationError(f"Known job types: {', '.join(JOB_TYPES)}.")
+            raise serializers.ValidationError(
+                f"There is no such job type. Job types: {', '.join(JOB_TYPES)}."
+            )
         return name

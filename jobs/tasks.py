@@ -1,4 +1,4 @@
-"""Each task is one call. A message holds ids only: what is true stands in the rows."""
+"""Each task is one call. A message contains ids only: the rows say what is true."""
 
 from __future__ import annotations
 

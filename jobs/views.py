@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import generics
@@ -10,26 +10,30 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from jobs.models import BackgroundJob, ItemFailure
-from jobs.runner import retry_failed
+from jobs.job_types import display_name
+from jobs.models import BackgroundJob
+from jobs.presentation import failure_causes
+from jobs.runner import enqueue, retry_failed
 from jobs.serializers import (
-    FailureGroupSerializer,
+    AcceptedSerializer,
+    FailureCauseSerializer,
     FailureQuery,
     FailureSerializer,
     JobQuery,
     JobSerializer,
     JobStatusSerializer,
 )
-from scribes.api import Conflict, NamedPage
-from scribes.browsable import Place
+from scribes.api.browsable import Resource
+from scribes.api.errors import Conflict
+from scribes.api.pagination import NamedPagination
 
 
-class JobPage(NamedPage):
+class JobPagination(NamedPagination):
     name = "jobs"
 
 
 class OwnJobs(generics.GenericAPIView[BackgroundJob]):
-    """Somebody else's job is as missing as one that never was: 404."""
+    """The user's own jobs. Another user's job is a 404, like one that does not exist."""
 
     queryset = BackgroundJob.objects.all()
     serializer_class: type[BaseSerializer[Any]] = JobSerializer
@@ -38,12 +42,12 @@ class OwnJobs(generics.GenericAPIView[BackgroundJob]):
     def get_queryset(self) -> QuerySet[BackgroundJob]:
         return BackgroundJob.objects.for_user(self.request.user)  # type: ignore[arg-type]
 
-    def places(self, data: Any) -> list[Place]:
-        return [_place(data)]
+    def resources(self, data: Any) -> list[Resource]:
+        return [_resource(data)]
 
 
-def _place(job: dict[str, Any]) -> Place:
-    """Where one can go from a job, in the browsable API."""
+def _resource(job: dict[str, Any]) -> Resource:
+    """A job's links and buttons in the browsable API."""
 
     def url(name: str) -> str:
         return reverse(name, args=[job["job_id"]])
@@ -53,51 +57,49 @@ def _place(job: dict[str, Any]) -> Place:
     if job["status"] in BackgroundJob.ACTIVE:
         buttons["Cancel"] = url("job-cancel")
     elif job.get("failed_items"):
-        buttons["Retry what failed"] = url("job-retry")
+        buttons["Retry failed items"] = url("job-retry")
     name = f"{job.get('job_type', 'Job')}: {job['status']}, {job['progress_percent']} %"
-    return Place(name, {label: url(name) for label, name in links.items()}, buttons)
+    return Resource(name, {label: url(name) for label, name in links.items()}, buttons)
 
 
 @extend_schema(parameters=[JobQuery])
 class JobList(OwnJobs, generics.ListAPIView[BackgroundJob]):
     """Your jobs, newest first."""
 
-    pagination_class = JobPage
+    pagination_class = JobPagination
     query_class = JobQuery
 
-    def places(self, data: Any) -> list[Place]:
-        return [_place(job) for job in data["jobs"]]
+    def resources(self, data: Any) -> list[Resource]:
+        return [_resource(job) for job in data["jobs"]]
 
     def filter_queryset(  # type: ignore[override]
         self, queryset: QuerySet[BackgroundJob]
     ) -> QuerySet[BackgroundJob]:
-        # The parameters of a retry name every item that had failed.
-        jobs = queryset.defer("parameters", "deadline_at", "dispatched_at", "request_id")
-        if not self.request.query_params:
-            return jobs
         query = JobQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
+        # The parameters of a retry list every item that had failed.
+        jobs = queryset.defer("parameters", "deadline_at", "dispatched_at", "request_id")
         return jobs.filter(**query.validated_data)
 
 
 class JobDetail(OwnJobs, generics.RetrieveAPIView[BackgroundJob]):
-    """One job with its progress, its counts and, once it ended, its result."""
+    """One job with its progress, its counts and, when it has ended, its result."""
 
 
 class JobCancel(OwnJobs):
-    """Stop the job. What is finished is kept; a batch in work saves nothing any more."""
+    """Cancel the job. What finished batches saved is kept; batches in progress save nothing."""
 
     @extend_schema(request=None, responses={202: JobSerializer})
     def post(self, request: Request, job_id: str) -> Response:
         job = self.get_object()
         if not job.cancel():
-            raise Conflict("The job has ended already.")
+            raise Conflict("The job has already ended.")
         job.refresh_from_db()
         return Response(self.get_serializer(job).data, status=202)
 
 
 class JobRetry(OwnJobs):
-    """A new job with only the items that failed in this one."""
+    """Start a new job with only the items that failed in this one."""
 
     @extend_schema(request=None, responses={202: JobSerializer})
     def post(self, request: Request, job_id: str) -> Response:
@@ -106,10 +108,10 @@ class JobRetry(OwnJobs):
             raise Conflict("The job has not ended yet.")
         retried = retry_failed(job)
         if retried is None:
-            raise Conflict("Nothing has failed in this job.")
+            raise Conflict("Nothing failed in this job.")
         retry, is_new = retried
         if not is_new:
-            raise Conflict(f"Another job is under way: {retry.job_id}.")
+            raise Conflict(f"Another job is active: {retry.job_id}.")
         return Response(
             self.get_serializer(retry).data,
             status=202,
@@ -117,45 +119,31 @@ class JobRetry(OwnJobs):
         )
 
 
-class FailurePage(NamedPage):
+class FailurePagination(NamedPagination):
     name = "failures"
 
 
 @extend_schema(parameters=[FailureQuery])
 class JobFailures(OwnJobs):
-    """The items that failed and why; with ?group_by=cause, how many of each cause."""
+    """The items that failed and why; with ?group_by=cause, how many failed for each cause."""
 
     serializer_class = FailureSerializer
-    pagination_class = FailurePage
+    pagination_class = FailurePagination
     query_class = FailureQuery
 
-    def places(self, data: Any) -> list[Place]:
-        return [_place(JobSerializer(self.get_object()).data)]
+    def resources(self, data: Any) -> list[Resource]:
+        return [_resource(JobSerializer(self.get_object()).data)]
 
     def get(self, request: Request, job_id: str) -> Response:
         query = FailureQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
-        failures = self.get_object().failures.all()
+        job = self.get_object()
         if query.validated_data:
-            return Response({"causes": FailureGroupSerializer(causes(failures), many=True).data})
+            causes = FailureCauseSerializer(failure_causes(job), many=True)
+            return Response({"causes": causes.data})
+        failures = job.failures.select_related("job")
         page = self.paginate_queryset(failures)  # type: ignore[arg-type]
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
-
-
-def causes(failures: QuerySet[ItemFailure]) -> list[dict[str, Any]]:
-    """Failures by error class, the most frequent first."""
-    counts = failures.order_by().values("error_class").annotate(count=Count("pk"))
-    return [
-        {
-            "error_class": error_class,
-            "hint": ItemFailure(error_class=error_class).hint,
-            "count": count,
-            "item_ids": failures.filter(error_class=error_class).values_list("item_id", flat=True)[
-                :100
-            ],
-        }
-        for error_class, count in counts.order_by("-count").values_list("error_class", "count")
-    ]
 
 
 class JobStatus(OwnJobs):
@@ -165,3 +153,43 @@ class JobStatus(OwnJobs):
 
     def get(self, request: Request, job_id: str) -> Response:
         return Response(self.get_serializer(self.get_object()).data)
+
+
+class StartJobView(generics.GenericAPIView[Any]):
+    """Base of views whose POST starts a job: 202 with the job's id, also if it was active already.
+
+    A subclass sets `job_type`, the name of a registered type, and `serializer_class`, whose validated
+    data become the job's parameters. It may override `start`, for a dry run for example.
+    """
+
+    job_type: ClassVar[str]
+
+    def resources(self, data: Any) -> list[Resource]:
+        if "task_id" not in data:
+            return []
+        return [Resource(data["message"], {"Job": _job_url(data["task_id"])}, {})]
+
+    @extend_schema(responses={202: AcceptedSerializer})
+    def post(self, request: Request) -> Response:
+        query = self.get_serializer(data=request.data)
+        query.is_valid(raise_exception=True)
+        return self.start(request, query.validated_data)
+
+    def start(self, request: Request, parameters: dict[str, Any]) -> Response:
+        job, is_new = enqueue(request.user, self.job_type, parameters)  # type: ignore[arg-type]
+        state = "has been queued" if is_new else "is already active"
+        name = display_name(self.job_type)
+        answer = {
+            "message": f"{name} {state}; follow it at {_job_url(job.job_id)}.",
+            "status": job.status,
+            "task_id": job.job_id,
+        }
+        return Response(
+            AcceptedSerializer(answer).data,
+            status=202,
+            headers={"Location": _job_url(job.job_id)},
+        )
+
+
+def _job_url(job_id: Any) -> str:
+    return reverse("job-detail", args=[job_id])

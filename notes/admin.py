@@ -5,14 +5,14 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from notes.models import EmbeddingDue, Note, ServedModel
+from notes.models import Note, PendingEmbedding, UserEmbeddingModel
 from scribes.admin import ReadOnlyAdmin
-from scribes.display import badge, moment
+from scribes.presentation import badge, relative_time
 
 
 @admin.register(Note)
 class NoteAdmin(ReadOnlyAdmin[Note]):
-    """What a note is about; what it says is its owner's business, and long."""
+    """Shows everything but the content, which is private to its owner, and long."""
 
     list_display = ("title", "user", "preacher", "embedding", "updated")
     list_filter = ("has_text", "updated_at")
@@ -25,23 +25,23 @@ class NoteAdmin(ReadOnlyAdmin[Note]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Note]:
-        due = EmbeddingDue.objects.filter(note=OuterRef("pk"))
-        return super().get_queryset(request).defer("content").annotate(is_due=Exists(due))
+        is_pending = Exists(PendingEmbedding.objects.filter(note=OuterRef("pk")))
+        return super().get_queryset(request).defer("content").annotate(is_pending=is_pending)
 
-    @admin.display(description="embedding", ordering="is_due")
+    @admin.display(description="embedding", ordering="is_pending")
     def embedding(self, note: Note) -> SafeString | str:
         if not note.has_text:
             return "–"
-        return badge("pending", "due") if note.is_due else badge("done", "current")  # type: ignore[attr-defined]
+        return badge("pending") if note.is_pending else badge("done", "current")  # type: ignore[attr-defined]
 
     @admin.display(description="updated", ordering="updated_at")
     def updated(self, note: Note) -> SafeString | str:
-        return moment(note.updated_at)
+        return relative_time(note.updated_at)
 
 
-@admin.register(ServedModel)
-class ServedModelAdmin(ReadOnlyAdmin[ServedModel]):
-    list_display = ("user", "model", "next", "previous")
-    list_select_related = ("user", "model", "next", "previous")
-    search_fields = ("user__email", "model__version")
+@admin.register(UserEmbeddingModel)
+class UserEmbeddingModelAdmin(ReadOnlyAdmin[UserEmbeddingModel]):
+    list_display = ("user", "active_model", "next_model", "previous_model")
+    list_select_related = ("user", "active_model", "next_model", "previous_model")
+    search_fields = ("user__email", "active_model__version")
     ordering = ("user",)

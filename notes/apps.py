@@ -8,11 +8,14 @@ class NotesConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Tell jobs, which knows nothing of notes, how notes are worked on."""
-        import notes.checks
-        import notes.panels  # noqa: F401 registers them, too
-        from jobs.runner import register
-        from notes.indexing import EmbeddingRegeneration, EmbeddingUpdate
+        """Register the job types, panels and probes of this app.
+
+        Their modules import models, so they cannot be imported before the apps are loaded.
+        """
+        import notes.panels
+        import notes.probes  # noqa: F401 importing it registers the probes
+        from jobs.job_types import register
+        from notes.embeddings.regeneration import EmbeddingRegeneration, EmbeddingUpdate
 
         register(EmbeddingRegeneration())
         register(EmbeddingUpdate())

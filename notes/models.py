@@ -1,48 +1,44 @@
+"""The rows of notes, their embeddings and their scripture references."""
+
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
 from pgvector.django import HalfVectorField
 
-from scribes.deletion import TreeQuerySet, lock_tree
+from notes.scripture.references import find_references
+from notes.scripture.verse_range import VerseRange
+from scribes.db.deletion import LockingDeleteQuerySet, lock_with_children
+from scribes.messaging.publishing import publish
 from scribes.models import User
-
-if TYPE_CHECKING:
-    from notes.scripture import VerseRange
 
 CONTENT_MAX_CHARACTERS = 1_000_000
 
 
-class NoteQuerySet(TreeQuerySet["Note"]):
+class NoteQuerySet(LockingDeleteQuerySet["Note"]):
     def for_user(self, user: User) -> NoteQuerySet:
         return self.filter(user=user)
 
     def with_text(self) -> NoteQuerySet:
-        """Not blank: only these have anything to embed."""
+        """Notes that are not blank. Only these are embedded."""
         return self.filter(has_text=True)
 
-    def embedded(self, model: EmbeddingModel) -> NoteQuerySet:
-        """Notes whose present text has vectors of this model."""
-        return self.filter(Exists(_passages(model, current=True)))
-
-    def outdated(self, model: EmbeddingModel) -> NoteQuerySet:
-        """Notes that have vectors of this model, but of an older text."""
-        return self.filter(Exists(_passages(model, current=False)))
-
     def stale(self, model: EmbeddingModel) -> NoteQuerySet:
-        """Notes with a text that has no vectors of this model, or only those of an older text."""
-        return self.with_text().filter(~Exists(_passages(model, current=True)))
+        """Notes with text whose current text has no vectors of this model."""
+        current = Passage.objects.filter(note=OuterRef("pk"), model=model, current=True)
+        return self.with_text().filter(~Exists(current))
 
     def failed(self) -> NoteQuerySet:
-        """Notes whose present text could not be embedded when a job last tried."""
-        return self.filter(due__error_class__gt="")
+        """Notes whose current text could not be embedded in the latest attempt."""
+        return self.filter(pending_embedding__error_class__gt="")
 
     def matching(
         self,
@@ -52,31 +48,26 @@ class NoteQuerySet(TreeQuerySet["Note"]):
         date_from: date | None = None,
         date_to: date | None = None,
     ) -> NoteQuerySet:
-        """Notes with all of these tags, by this preacher, about one of these verses, written
-        on these days (UTC)."""
-        wanted = Q(tags__contains=list(tags)) if tags else Q()
+        """Notes with all of the tags, by the preacher, that refer to any of the verses, and were
+        created on these days (UTC)."""
+        condition = Q(tags__contains=list(tags)) if tags else Q()
         if preacher:
-            wanted &= Q(preacher__icontains=preacher)
+            condition &= Q(preacher__icontains=preacher)
         if scripture:
-            wanted &= Q(Exists(ScriptureReference.objects.of_note().touching(scripture)))
+            condition &= Q(Exists(ScriptureReference.objects.of_outer_note().touching(scripture)))
         if date_from:
-            wanted &= Q(created_at__date__gte=date_from)
+            condition &= Q(created_at__date__gte=date_from)
         if date_to:
-            wanted &= Q(created_at__date__lte=date_to)
-        return self.filter(wanted)
-
-
-def _passages(model: EmbeddingModel, *, current: bool) -> models.QuerySet[Passage]:
-    """Of the note in the outer query."""
-    return Passage.objects.filter(note=OuterRef("pk"), model=model, current=current)
+            condition &= Q(created_at__date__lte=date_to)
+        return self.filter(condition)
 
 
 class Note(models.Model):
-    """What somebody wrote down: markdown, with what a sermon note needs beside it.
+    """A note in markdown, with the fields of a sermon note.
 
-    The table has one column more, which only notes.search knows: `words`, a tsvector that
-    PostgreSQL generates from the texts, so that a note is found by its words as soon as it is
-    saved (migration 0002).
+    The table has one more column, which only notes.search uses: `words`, a tsvector that PostgreSQL
+    generates from the texts (see the first migration). So keyword search finds a note as soon as it
+    is saved.
     """
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="notes")
@@ -88,8 +79,8 @@ class Note(models.Model):
         max_length=2000, blank=True, default="", help_text="As typed: “Jn 3:14-21; Rom 8.28”."
     )
     text_hash = models.CharField(max_length=64, editable=False)
-    # Kept, as PostgreSQL and Python do not agree on what is white space, and to count without
-    # reading all texts.
+    # A column, because PostgreSQL and Python disagree on what white space is, and so that notes with
+    # text can be counted without reading them.
     has_text = models.BooleanField(db_default=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -107,51 +98,82 @@ class Note(models.Model):
         return self.title
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """In the same transaction, what was derived from an older text is marked as such, and the
-        new text's embedding becomes due. Bulk writes do not come past here."""
+        """Save the note and, if its text changed, mark its embedding as pending, in one transaction.
+
+        Bulk writes do not call this.
+        """
         self.text_hash = text_hash(self)
         self.has_text = bool(self.content.strip())
         if not self._state.adding:
-            # A note that was deleted meanwhile must not come back: this raises DatabaseError.
+            # Raises DatabaseError if the note was deleted meanwhile, instead of restoring it.
             kwargs.setdefault("force_update", True)
         with transaction.atomic():
             before = Note.objects.select_for_update(no_key=True).filter(pk=self.pk)
-            same = before.filter(text_hash=self.text_hash).exists()
+            is_same_text = before.filter(text_hash=self.text_hash).exists()
             super().save(*args, **kwargs)
-            if not same:
-                from notes.indexing import text_changed
-
-                text_changed(self)
+            if not is_same_text:
+                on_text_changed(self)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         with transaction.atomic():
-            lock_tree(Note.objects.filter(pk=self.pk))
+            lock_with_children(Note.objects.filter(pk=self.pk))
             return super().delete(*args, **kwargs)
 
     @property
     def keywords(self) -> str:
-        """One line that every passage of the note is embedded with, so that each of them is also
-        found by what is said of the whole note: its scripture references and its tags."""
+        """The scripture references and tags in one line.
+
+        Every passage of the note is embedded together with this line, so that searches for what
+        describes the whole note find each of its passages.
+        """
         return " ".join(filter(None, [self.scripture_refs, *self.tags]))
 
 
 def text_hash(note: Note) -> str:
-    """SHA-256 of all that is embedded of a note, in hex: another text, another hash. So it is when
-    words move between the references and the tags: only the former are scripture."""
+    """SHA-256, in hex, of everything that is embedded of a note.
+
+    It also changes when words move between references and tags: only the former are scripture.
+    """
     parts = (note.scripture_refs, " ".join(note.tags), note.content)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def on_text_changed(note: Note) -> None:
+    """Update what is derived from a note's text. Runs in the transaction that saves the text."""
+    note.passages.filter(current=True).update(current=False)
+    note.references.all().delete()
+    ScriptureReference.objects.bulk_create(
+        ScriptureReference(
+            note=note, user_id=note.user_id, start_verse=verses.start, end_verse=verses.end
+        )
+        for verses in find_references(note.scripture_refs, note.content)
+    )
+    mark_pending([note])
+    publish("notes.tasks.embed_note", note.pk, queue="notes", label=f"Embed note: {note.pk}")
+
+
+def mark_pending(notes: Iterable[Note]) -> None:
+    """Record that these notes must be embedded. Sends no message: a periodic task finds the rows."""
+    PendingEmbedding.objects.bulk_create(
+        (PendingEmbedding(note=note, since=Now()) for note in notes),
+        update_conflicts=True,
+        unique_fields=["note"],
+        update_fields=["since", "enqueued_at", "error_class", "error"],
+    )
 
 
 class EmbeddingModel(models.Model):
     """A model that vectors were made with. Vectors of different models cannot be compared."""
 
-    # Four bytes: with eight, a page of the index that searches read would hold eight passages of 384
-    # dimensions in place of nine.
+    # Four bytes: with eight, a page of the index that searches read holds eight passages of 384
+    # dimensions instead of nine.
     id = models.AutoField(primary_key=True)
     version = models.CharField(
-        max_length=150, unique=True, help_text="Its name, and the fingerprint of its weights."
+        max_length=150, unique=True, help_text="Name and fingerprint of the weights."
     )
-    path = models.TextField(blank=True, help_text="Its folder; empty: the one in the package.")
+    path = models.TextField(
+        blank=True, help_text="Folder of the model; empty for the packaged one."
+    )
 
     class Meta:
         db_table = "embedding_models"
@@ -160,49 +182,61 @@ class EmbeddingModel(models.Model):
         return self.version
 
 
-class ServedModel(models.Model):
-    """Whose vectors a user's searches use: see notes.serving."""
+class UserEmbeddingModel(models.Model):
+    """The models of one user: see notes.embeddings.rollout."""
 
     user = models.OneToOneField(
-        settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="served_model"
+        settings.AUTH_USER_MODEL,
+        models.CASCADE,
+        primary_key=True,
+        related_name="user_embedding_model",
     )
-    model = models.ForeignKey(EmbeddingModel, models.PROTECT, related_name="+")
-    next = models.ForeignKey(
+    active_model = models.ForeignKey(
+        EmbeddingModel, models.PROTECT, related_name="+", help_text="Searches use its vectors."
+    )
+    next_model = models.ForeignKey(
         EmbeddingModel,
         models.PROTECT,
         null=True,
         related_name="+",
-        help_text="Its vectors are being made; searches go over to it once it has all of them.",
+        help_text="Becomes the active model once all notes have its vectors.",
     )
-    previous = models.ForeignKey(EmbeddingModel, models.PROTECT, null=True, related_name="+")
+    previous_model = models.ForeignKey(
+        EmbeddingModel,
+        models.PROTECT,
+        null=True,
+        related_name="+",
+        help_text="Was the active model before. Its vectors are kept for a rollback.",
+    )
 
     class Meta:
-        db_table = "served_models"
+        db_table = "user_embedding_models"
 
     def __str__(self) -> str:
-        return f"{self.model} for {self.user_id}"
+        return f"{self.active_model} for {self.user_id}"
 
 
 class Passage(models.Model):
     """A part of a note that fits the model, and its vector.
 
-    Rows are written by notes.indexing only, all of a note's for a model at once.
+    Only notes.embeddings.store writes these rows, all passages of a note and a model at once. The
+    columns of fixed size come first, which saves padding.
     """
 
     note = models.ForeignKey(Note, models.CASCADE, related_name="passages", db_index=False)
-    # Copied from the note, so that a search reads one user's rows and no others. Not looked up a
-    # second time for each row that is written: the note's own constraint says that the user exists.
+    # Copied from the note, so that a search reads the rows of one user only. No constraint, which
+    # would look up the user for each row: the note's own constraint says that the user exists.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, db_index=False, db_constraint=False
     )
     model = models.ForeignKey(EmbeddingModel, models.CASCADE, db_index=False)
-    current = models.BooleanField(help_text="Whether it was made from the text the note has now.")
     ordinal = models.PositiveIntegerField()
     char_start = models.PositiveIntegerField()
     char_end = models.PositiveIntegerField()
-    text_hash = models.CharField(max_length=64, help_text="Of the text that was embedded.")
-    # No dimension: models of different sizes live side by side. Half precision changes a cosine
-    # by about 1e-4 and halves the table.
+    current = models.BooleanField(help_text="Whether it was made from the note's current text.")
+    text_hash = models.CharField(max_length=64, help_text="Hash of the text that was embedded.")
+    # Without a dimension, so that vectors of different models fit into one table. Half precision
+    # changes a cosine by about 1e-4 and halves the table.
     vector = HalfVectorField()
 
     class Meta:
@@ -217,8 +251,8 @@ class Passage(models.Model):
             ),
         ]
         indexes = [
-            # A search reads all of a user's vectors, from this index alone: it has them side by
-            # side, where the table has them between everybody else's.
+            # A search reads all vectors of one user from this index alone. They are next to each
+            # other here, while in the table they are scattered among those of other users.
             models.Index(
                 fields=["user", "model", "current"],
                 include=["note", "vector"],
@@ -230,49 +264,52 @@ class Passage(models.Model):
         return f"{self.char_start}-{self.char_end} of note {self.note_id}"
 
 
-class EmbeddingDue(models.Model):
-    """A note whose present text is to be embedded. The message that says so may be lost.
+class PendingEmbedding(models.Model):
+    """A note whose current text must be embedded. The row stays even if the message is lost.
 
-    Another text makes it as new; once the note has all its vectors, it is deleted.
+    It is reset when the text changes again, and deleted once the note has all its vectors.
     """
 
-    note = models.OneToOneField(Note, models.CASCADE, primary_key=True, related_name="due")
+    note = models.OneToOneField(
+        Note, models.CASCADE, primary_key=True, related_name="pending_embedding"
+    )
     since = models.DateTimeField()
-    handed_over_at = models.DateTimeField(
-        null=True, help_text="When a job was made of it, since nothing came of the message."
+    enqueued_at = models.DateTimeField(
+        null=True,
+        help_text="When a job was enqueued for it, because the message seemed to be lost.",
     )
     error_class = models.CharField(
-        max_length=200, default="", help_text="Of what made the latest job fail with it."
+        max_length=200, default="", help_text="Class of the error in the latest job."
     )
-    error = models.TextField(default="", help_text="Its message.")
+    error = models.TextField(default="", help_text="Message of the error in the latest job.")
 
     class Meta:
-        db_table = "embeddings_due"
-        indexes = [models.Index(fields=["since"], name="embeddings_due_longest")]
+        db_table = "pending_embeddings"
+        indexes = [models.Index(fields=["since"], name="pending_embeddings_oldest")]
 
     def __str__(self) -> str:
         return f"note {self.note_id}"
 
 
 class ScriptureReferenceQuerySet(models.QuerySet["ScriptureReference"]):
-    def of_note(self) -> ScriptureReferenceQuerySet:
-        """Of the note in the outer query."""
+    def of_outer_note(self) -> ScriptureReferenceQuerySet:
+        """References of the note in the outer query."""
         return self.filter(note=OuterRef("pk"), user=OuterRef("user"))
 
     def touching(self, verses: Sequence[VerseRange]) -> ScriptureReferenceQuerySet:
         """References that share a verse with any of these ranges."""
-        wanted = Q(pk__in=[])
+        condition = Q(pk__in=[])
         for verse in verses:
-            # A reference stays in its book, so none that starts before the book needs a look.
-            near = Q(start_verse__range=(verse.book_start, verse.end))
-            wanted |= near & Q(end_verse__gte=verse.start)
-        return self.filter(wanted)
+            # A reference never leaves its book, so those that start in an earlier book cannot match.
+            starts_in_time = Q(start_verse__range=(verse.book_start, verse.end))
+            condition |= starts_in_time & Q(end_verse__gte=verse.start)
+        return self.filter(condition)
 
 
 class ScriptureReference(models.Model):
-    """Verses that a note refers to, in its field or its text. A range never leaves its book.
+    """A range of verses that a note refers to, in its field for references or in its text.
 
-    A verse is a number, as in pythonbible: John 3:16 is 43_003_016.
+    Verses are numbers as in notes.scripture.verse_range. A range never leaves its book.
     """
 
     note = models.ForeignKey(Note, models.CASCADE, related_name="references")

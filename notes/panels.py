@@ -1,4 +1,4 @@
-"""What the admin's front page says of notes and their embeddings."""
+"""The dashboard panel about embeddings."""
 
 from __future__ import annotations
 
@@ -8,42 +8,45 @@ from django.utils import timezone
 
 from jobs.estimate import items_per_second
 from jobs.models import DONE_ITEMS, BackgroundJob
-from notes.indexing import JOB_TYPES, EmbeddingRegeneration
-from notes.models import EmbeddingDue, Note, ServedModel
-from scribes.dashboard import Figure, Panel, register
-from scribes.display import spoken
+from notes.embeddings.regeneration import EMBEDDING_JOB_TYPES, EmbeddingRegeneration
+from notes.models import Note, PendingEmbedding, UserEmbeddingModel
+from scribes.monitoring.dashboard import Figure, Panel, register
+from scribes.presentation import humanize_duration
 
-# Due for longer than beat needs to make a job of them, in seconds.
-LONG_DUE_SECONDS = 300
+# A lost message is repaired in less time than this, so a longer wait is a problem.
+LONG_WAIT_SECONDS = 300
 
 
 @register("Embeddings")
 def embeddings() -> Panel:
-    """By the notes that are due, since looking for each note's vectors takes long."""
+    """Counts pending embeddings: looking for the vectors of each note would take long."""
     notes = Note.objects.with_text().count()
-    due = EmbeddingDue.objects.aggregate(n=Count("pk"), longest=Now() - Min("since"))
-    late = bool(due["longest"] and due["longest"].total_seconds() > LONG_DUE_SECONDS)
-    covered = max(0, notes - due["n"]) / notes if notes else 1
-    changing = ServedModel.objects.filter(next__isnull=False).count()
+    pending = PendingEmbedding.objects.aggregate(n=Count("pk"), longest=Now() - Min("since"))
+    is_late = bool(pending["longest"] and pending["longest"].total_seconds() > LONG_WAIT_SECONDS)
+    covered = max(0, notes - pending["n"]) / notes if notes else 1
+    switching = UserEmbeddingModel.objects.filter(next_model__isnull=False).count()
     return Panel(
         "",
         [
-            Figure("notes with a text", f"{notes:,}"),
+            Figure("notes with text", f"{notes:,}"),
             Figure("coverage", f"{covered:.1%}".replace("%", " %"), share=covered),
-            Figure("due", f"{due['n']:,}", is_fault=late),
-            Figure("longest due", spoken(due["longest"]), is_fault=late),
-            Figure("notes a second, now", _speed(_running_speed())),
-            Figure("in the latest jobs", _speed(items_per_second(EmbeddingRegeneration.name))),
-            Figure("users going over to another model", changing),
+            Figure("pending embeddings", f"{pending['n']:,}", is_problem=is_late),
+            Figure("longest wait", humanize_duration(pending["longest"]), is_problem=is_late),
+            Figure("notes per second, now", _format_speed(_running_speed())),
+            Figure(
+                "notes per second, latest jobs",
+                _format_speed(items_per_second(EmbeddingRegeneration.name)),
+            ),
+            Figure("users switching models", switching),
         ],
-        note="Covered: embedded, and not edited since.",
+        note="Coverage: notes that were embedded and have not been edited since.",
     )
 
 
 def _running_speed() -> float | None:
-    """Of all running embedding jobs together; None while there are none."""
+    """Notes per second of all running embedding jobs together; None without any."""
     running = BackgroundJob.objects.running().filter(
-        job_type__in=JOB_TYPES, started_at__isnull=False
+        job_type__in=EMBEDDING_JOB_TYPES, started_at__isnull=False
     )
     now = timezone.now()
     rows = running.annotate(done=DONE_ITEMS).values_list("done", F("started_at"))
@@ -51,5 +54,5 @@ def _running_speed() -> float | None:
     return sum(speeds) if speeds else None
 
 
-def _speed(speed: float | None) -> str:
+def _format_speed(speed: float | None) -> str:
     return "–" if speed is None else f"{speed:.1f}"

@@ -1,20 +1,21 @@
-"""Each task is one call."""
+"""The Celery tasks of this app. Each is a single call."""
 
 from __future__ import annotations
 
 from celery import shared_task
 
-from notes import indexing
+from notes.embeddings import pending
 
 
 @shared_task(acks_late=False)
 def embed_note(note_id: int) -> None:
-    """Acknowledged at once: were a note to kill the process, its message would come again and
-    again. hand_over_due_notes finds what was lost, and a job is careful with such notes."""
-    indexing.embed_due_note(note_id)
+    """Acknowledged early: otherwise a note that kills the process would be delivered again and again.
+
+    embed_pending_notes finds lost notes and enqueues a job, which isolates such a note.
+    """
+    pending.embed_pending_note(note_id)
 
 
 @shared_task(acks_late=False)
-def embed_due_notes() -> None:
-    indexing.hand_over_due_notes()
-    indexing.continue_going_over()
+def embed_pending_notes() -> None:
+    pending.embed_pending_notes()

@@ -12,7 +12,7 @@ urlpatterns = [
         views.RegenerateEmbeddings.as_view(),
         name="regenerate-embeddings",
     ),
-    path("semantic/search", views.Search.as_view(), name="semantic-search"),
-    path("semantic/similar/<int:pk>", views.Similar.as_view(), name="semantic-similar"),
-    path("semantic/status", views.Status.as_view(), name="semantic-status"),
+    path("semantic/search", views.SearchNotes.as_view(), name="semantic-search"),
+    path("semantic/similar/<int:pk>", views.SimilarNotes.as_view(), name="semantic-similar"),
+    path("semantic/status", views.EmbeddingStatus.as_view(), name="semantic-status"),
 ]

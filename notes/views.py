@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Left
 from django.urls import reverse
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import generics
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,37 +14,37 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
 from jobs.models import BackgroundJob
-from jobs.runner import enqueue
-from notes import indexing, search
-from notes.coverage import coverage
-from notes.indexing import EmbeddingRegeneration
+from jobs.serializers import AcceptedSerializer
+from jobs.views import StartJobView
+from notes.embeddings.coverage import coverage
+from notes.embeddings.regeneration import EMBEDDING_JOB_TYPES, EmbeddingRegeneration, estimate
 from notes.metrics import SEARCH_SECONDS
 from notes.models import Note
+from notes.search import ranking
 from notes.serializers import (
-    BEGINNING_CHARACTERS,
     FILTERS,
-    Accepted,
-    Coverage,
-    Estimate,
+    PREVIEW_CHARACTERS,
+    CoverageSerializer,
+    EstimateSerializer,
     ListedNoteSerializer,
     NoteListQuery,
     NoteSerializer,
-    Page,
     RegenerateQuery,
+    ResultPageQuery,
     SearchQuery,
-    SearchResults,
+    SearchResultsSerializer,
 )
-from scribes.api import NamedPage
-from scribes.browsable import Place
+from scribes.api.browsable import Resource
+from scribes.api.pagination import NamedPagination
 from scribes.models import User
 
 
-class NotePage(NamedPage):
+class NotePagination(NamedPagination):
     name = "notes"
 
 
 class OwnNotes(generics.GenericAPIView[Note]):
-    """Somebody else's note is as missing as one that never was: 404."""
+    """Views of the user's own notes. Notes of other users are a 404, like missing ones."""
 
     queryset = Note.objects.all()
     serializer_class = NoteSerializer
@@ -56,33 +56,33 @@ class OwnNotes(generics.GenericAPIView[Note]):
     def get_queryset(self) -> QuerySet[Note]:
         return Note.objects.for_user(self.user)
 
-    def places(self, data: Any) -> list[Place]:
-        return [_place(data)]
+    def resources(self, data: Any) -> list[Resource]:
+        return [_note_resource(data)]
 
 
-def _place(note: dict[str, Any]) -> Place:
-    """Where one can go from a note, in the browsable API."""
+def _note_resource(note: dict[str, Any]) -> Resource:
+    """The links of a note in the browsable API."""
     links = {
         "Note": reverse("note-detail", args=[note["id"]]),
         "Similar notes": reverse("semantic-similar", args=[note["id"]]),
         "Reminders": f"{reverse('reminder-list')}?note_id={note['id']}",
     }
-    return Place(note["title"], links, {})
+    return Resource(note["title"], links, {})
 
 
-def _found_places(data: Any) -> list[Place]:
-    return [_place(result["note"]) for result in data["results"]]
+def _result_resources(data: Any) -> list[Resource]:
+    return [_note_resource(result["note"]) for result in data["results"]]
 
 
 class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
-    """Your notes, the one edited last first."""
+    """Your notes, most recently edited first."""
 
-    pagination_class = NotePage
+    pagination_class = NotePagination
     query_class = NoteListQuery
 
-    def places(self, data: Any) -> list[Place]:
-        # What it answers to a POST is the new note.
-        return [_place(note) for note in data.get("notes", [data])]
+    def resources(self, data: Any) -> list[Resource]:
+        # The answer to a POST is the new note.
+        return [_note_resource(note) for note in data.get("notes", [data])]
 
     def get_serializer_class(self) -> type[NoteSerializer]:
         return NoteSerializer if self.request.method == "POST" else ListedNoteSerializer
@@ -92,9 +92,9 @@ class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
         query.is_valid(raise_exception=True)
         ordering = query.validated_data.pop("ordering")
         notes = Note.objects.for_user(self.user).matching(**query.validated_data)
-        beginning = Left("content", BEGINNING_CHARACTERS)
-        notes = notes.defer("content").annotate(beginning=beginning)
-        # Notes of the same moment or title keep their order from page to page.
+        preview = Left("content", PREVIEW_CHARACTERS)
+        notes = notes.defer("content").annotate(preview=preview)
+        # The id makes the order total, so that pages neither overlap nor leave gaps.
         return notes.order_by(ordering, "-id" if ordering.startswith("-") else "id")
 
     @extend_schema(parameters=[NoteListQuery])
@@ -109,7 +109,7 @@ class NoteDetail(OwnNotes, generics.RetrieveUpdateDestroyAPIView[Note]):
     http_method_names = ["get", "patch", "delete", "head", "options"]
 
     def get_queryset(self) -> QuerySet[Note]:
-        """A change waits for another one of the same note, or it would undo it."""
+        """Lock a note that is changed: a concurrent change of it would undo this one."""
         notes = super().get_queryset()
         return notes.select_for_update(no_key=True) if self.request.method == "PATCH" else notes
 
@@ -118,87 +118,67 @@ class NoteDetail(OwnNotes, generics.RetrieveUpdateDestroyAPIView[Note]):
         return super().patch(request, *args, **kwargs)
 
 
-class RegenerateEmbeddings(generics.GenericAPIView[Note]):
-    """Embed all your notes anew, in the background; or only say how much work that is.
+@extend_schema_view(
+    post=extend_schema(responses={200: EstimateSerializer, 202: AcceptedSerializer})
+)
+class RegenerateEmbeddings(StartJobView):
+    """Embed all your notes again in the background, or estimate how much work that is.
 
-    While such a job is active, this answers with it, whatever the body says.
+    While such a job is active, the answer names that job, whatever the request asks for.
     """
 
+    job_type = EmbeddingRegeneration.name
     serializer_class = RegenerateQuery
 
-    def places(self, data: Any) -> list[Place]:
-        if "task_id" not in data:
-            return []
-        job = {"Job": reverse("job-detail", args=[data["task_id"]])}
-        return [Place(data["message"], job, {})]
-
-    @extend_schema(request=RegenerateQuery, responses={200: Estimate, 202: Accepted})
-    def post(self, request: Request) -> Response:
-        query = self.get_serializer(data=request.data)
-        query.is_valid(raise_exception=True)
-        dry_run = query.validated_data.pop("dry_run")
-        if dry_run:
-            return Response(indexing.estimate(request.user, query.validated_data))  # type: ignore[arg-type]
-        job, is_new = enqueue(request.user, EmbeddingRegeneration.name, query.validated_data)  # type: ignore[arg-type]
-        return accepted(job, is_new)
+    def start(self, request: Request, parameters: dict[str, Any]) -> Response:
+        if parameters.pop("dry_run"):
+            return Response(estimate(request.user, parameters))  # type: ignore[arg-type]
+        return super().start(request, parameters)
 
 
-def accepted(job: BackgroundJob, is_new: bool) -> Response:
-    message = "has been queued" if is_new else "is already under way"
-    return Response(
-        {
-            "message": f"Embedding regeneration {message}; follow it at /jobs/{job.job_id}.",
-            "status": job.status,
-            "task_id": job.job_id,
-        },
-        status=202,
-        headers={"Location": reverse("job-detail", args=[job.job_id])},
-    )
-
-
-class Search(generics.GenericAPIView[Note]):
-    """Your notes that answer the query best, each with the passage that does."""
+class SearchNotes(generics.GenericAPIView[Note]):
+    """Your notes that match the query best, each with its best passage."""
 
     serializer_class = SearchQuery
 
-    def places(self, data: Any) -> list[Place]:
-        return _found_places(data)
+    def resources(self, data: Any) -> list[Resource]:
+        return _result_resources(data)
 
-    @extend_schema(request=SearchQuery, responses=SearchResults)
+    @extend_schema(request=SearchQuery, responses=SearchResultsSerializer)
     def post(self, request: Request) -> Response:
         query = self.get_serializer(data=request.data)
         query.is_valid(raise_exception=True)
         options = query.validated_data
         filters = {key: options.pop(key) for key in FILTERS if key in options}
         user: User = request.user  # type: ignore[assignment]
-        among = Note.objects.for_user(user).matching(**filters) if filters else None
+        candidates = Note.objects.for_user(user).matching(**filters) if filters else None
         with SEARCH_SECONDS.time():
-            found = search.search(user, options.pop("query"), among=among, **options)
-        return Response(SearchResults(found).data)
+            page = ranking.search(user, options.pop("query"), candidates=candidates, **options)
+        return Response(SearchResultsSerializer(page).data)
 
 
-class Similar(OwnNotes):
-    """Your notes nearest in meaning to this one."""
+class SimilarNotes(OwnNotes):
+    """Your notes that are closest in meaning to this one."""
 
     pagination_class = None
-    query_class = Page
+    query_class = ResultPageQuery
 
-    def places(self, data: Any) -> list[Place]:
-        return _found_places(data)
+    def resources(self, data: Any) -> list[Resource]:
+        return _result_resources(data)
 
-    @extend_schema(parameters=[Page], responses=SearchResults)
+    @extend_schema(parameters=[ResultPageQuery], responses=SearchResultsSerializer)
     def get(self, request: Request, pk: int) -> Response:
-        query = Page(data=request.query_params)
+        query = ResultPageQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
-        found = search.similar(self.get_object(), **query.validated_data)
-        return Response(SearchResults(found).data)
+        page = ranking.similar(self.get_object(), **query.validated_data)
+        return Response(SearchResultsSerializer(page).data)
 
 
-class Status(APIView):
-    """How many of your notes can be found by meaning, and the last job that saw to it."""
+class EmbeddingStatus(APIView):
+    """How many of your notes semantic search can find, and the latest embedding job."""
 
-    @extend_schema(responses=Coverage)
+    @extend_schema(responses=CoverageSerializer)
     def get(self, request: Request) -> Response:
         user: User = request.user  # type: ignore[assignment]
-        jobs = BackgroundJob.objects.for_user(user).filter(job_type__in=indexing.JOB_TYPES)
-        return Response(Coverage(coverage(user) | {"last_job": jobs.first()}).data)
+        jobs = BackgroundJob.objects.for_user(user).filter(job_type__in=EMBEDDING_JOB_TYPES)
+        return Response(CoverageSerializer(coverage(user) | {"last_job": jobs.first()}).data)

@@ -1,1 +1,1 @@
-"""Reminders that belong to notes. The top floor: it may import notes, jobs and scribes."""
+"""Reminders of notes. The top floor: it may import notes and scribes, but not jobs."""

@@ -10,11 +10,11 @@ from django.utils.safestring import SafeString
 
 from reminders.models import Delivery, Notification, Reminder
 from scribes.admin import ReadOnlyAdmin, TabularInline
-from scribes.display import badge, moment
+from scribes.presentation import badge, relative_time
 
 
 class DeliveryInline(TabularInline[Delivery, Reminder]):
-    """What was sent for a reminder, with what came of each attempt."""
+    """A reminder's deliveries, with the outcome of each attempt."""
 
     model = Delivery
     fields = readonly_fields = (
@@ -37,7 +37,7 @@ class DeliveryInline(TabularInline[Delivery, Reminder]):
 
 @admin.register(Reminder)
 class ReminderAdmin(ReadOnlyAdmin[Reminder]):
-    list_display = ("note", "user", "state", "due", "time_zone", "rrule", "channels")
+    list_display = ("note", "user", "status_badge", "next_time", "time_zone", "rrule", "channels")
     list_filter = ("status", "scheduled_at")
     search_fields = ("note__title", "user__email")
     list_select_related = ("user", "note")
@@ -47,35 +47,43 @@ class ReminderAdmin(ReadOnlyAdmin[Reminder]):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Reminder]:
         return super().get_queryset(request).defer("note__content")
 
-    @admin.display(description="state", ordering="status")
-    def state(self, reminder: Reminder) -> SafeString:
+    @admin.display(description="status", ordering="status")
+    def status_badge(self, reminder: Reminder) -> SafeString:
         return badge(reminder.status)
 
-    @admin.display(description="due", ordering="scheduled_at")
-    def due(self, reminder: Reminder) -> SafeString | str:
-        return moment(reminder.scheduled_at)
+    @admin.display(description="scheduled", ordering="scheduled_at")
+    def next_time(self, reminder: Reminder) -> SafeString | str:
+        return relative_time(reminder.scheduled_at)
 
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
-    list_display = ("reminder", "user", "channel", "state", "attempts", "due", "sent", "error")
+    list_display = (
+        *("reminder", "user", "channel", "status_badge", "attempts", "next_attempt", "sent"),
+        "error",
+    )
     list_filter = ("status", "channel", "is_late")
     search_fields = ("id", "user__email", "reminder__note__title")
     list_select_related = ("user", "reminder")
     ordering = ("-created_at",)
+    fields = (
+        *("reminder", "user", "occurrence_at", "channel", "status", "is_late", "is_superseded"),
+        *("digest", "attempts", "claim_seq", "lease_expires_at", "next_attempt_at"),
+        *("dispatched_at", "error", "sent_at"),
+    )
 
-    @admin.display(description="state", ordering="status")
-    def state(self, delivery: Delivery) -> SafeString:
+    @admin.display(description="status", ordering="status")
+    def status_badge(self, delivery: Delivery) -> SafeString:
         return badge(delivery.status)
 
     @admin.display(description="next attempt", ordering="next_attempt_at")
-    def due(self, delivery: Delivery) -> SafeString | str:
-        is_over = delivery.status not in Delivery.ACTIVE
-        return "–" if is_over else moment(delivery.next_attempt_at)
+    def next_attempt(self, delivery: Delivery) -> SafeString | str:
+        has_ended = delivery.status not in Delivery.ACTIVE
+        return "–" if has_ended else relative_time(delivery.next_attempt_at)
 
     @admin.display(description="sent", ordering="sent_at")
     def sent(self, delivery: Delivery) -> SafeString | str:
-        return moment(delivery.sent_at)
+        return relative_time(delivery.sent_at)
 
 
 @admin.register(Notification)
@@ -88,8 +96,8 @@ class NotificationAdmin(ReadOnlyAdmin[Notification]):
 
     @admin.display(description="created", ordering="created_at")
     def created(self, notification: Notification) -> SafeString | str:
-        return moment(notification.created_at)
+        return relative_time(notification.created_at)
 
     @admin.display(description="read", ordering="read_at")
     def read(self, notification: Notification) -> SafeString | str:
-        return moment(notification.read_at)
+        return relative_time(notification.read_at)

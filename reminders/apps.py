@@ -7,6 +7,7 @@ class RemindersConfig(AppConfig):
     name = "reminders"
 
     def ready(self) -> None:
-        import reminders.checks
+        """Import the modules that register something: metrics, panels and probes."""
         import reminders.metrics
-        import reminders.panels  # noqa: F401 registers them, too
+        import reminders.panels
+        import reminders.probes  # noqa: F401

@@ -1,4 +1,4 @@
-"""A user's pending reminders as an iCalendar feed (RFC 5545) for calendar programs."""
+"""A user's pending reminders as an iCalendar feed (RFC 5545)."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from django.urls import reverse
 from icalendar import Alarm, Calendar, Event, vRecur
 
 from reminders.mail import one_line
-from reminders.models import UNREADABLE, Reminder, ReminderPreferences
-from reminders.recurrence import to_utc
+from reminders.models import Reminder, ReminderPreferences
+from reminders.recurrence import INVALID_SCHEDULE, Recurrence, to_utc
 
 logger = logging.getLogger(__name__)
 
-# Calendar programs ask for the whole feed again and again.
+# Calendar programs often download the whole feed again.
 MAX_EVENTS = 1000
 EVENT_LENGTH = timedelta(minutes=15)
 
 
 def feed_url(preferences: ReminderPreferences) -> str:
-    """The secret in it is the only protection, as calendar programs sign in nowhere."""
+    """The feed's URL. Its secret is the only protection, as calendar programs cannot sign in."""
     path = reverse("reminder-feed", args=[preferences.feed_secret])
     return f"{settings.PUBLIC_URL}{path}"
 
 
 def feed(preferences: ReminderPreferences) -> bytes:
+    """The user's pending reminders as an .ics file, the earliest MAX_EVENTS of them."""
     own = Reminder.objects.for_user(preferences.user).pending().select_related("note")
     ics: bytes = calendar(own[:MAX_EVENTS]).to_ical()
     return ics
 
 
 def calendar(reminders: Iterable[Reminder]) -> Calendar:
-    """With a VTIMEZONE for every zone that a rule needs."""
+    """The reminders as a calendar, with a VTIMEZONE for each time zone of a rule."""
     result = Calendar()
     result.add("prodid", "-//Scribes//Reminders//EN")
     result.add("version", "2.0")
@@ -48,7 +49,7 @@ def calendar(reminders: Iterable[Reminder]) -> Calendar:
 
 
 def _event_or_none(reminder: Reminder) -> Event | None:
-    """Whatever is wrong with one reminder, the others stay in the feed."""
+    """The event, or None if the reminder cannot be shown: the others stay in the feed."""
     try:
         event = _event(reminder)
         event.to_ical()
@@ -59,7 +60,7 @@ def _event_or_none(reminder: Reminder) -> Event | None:
 
 
 def _event(reminder: Reminder) -> Event:
-    """What recurs starts where its rule starts; a snooze of one occurrence does not show."""
+    """The reminder as an event. A recurring one starts where its rule starts; a snooze is not shown."""
     event = Event()
     event.add("uid", f"reminder-{reminder.pk}@{urlsplit(settings.PUBLIC_URL).hostname}")
     event.add("dtstamp", reminder.updated_at)
@@ -76,19 +77,26 @@ def _event(reminder: Reminder) -> Event:
 
 
 def _rule(reminder: Reminder) -> vRecur | None:
-    """None, too, where it cannot be read: then the calendar shows the next time alone."""
+    """The rule, with UNTIL in UTC as RFC 5545 (3.3.10) asks for if the start has a time zone.
+
+    None if there is no rule or it is invalid. Then the calendar shows only the next time.
+    """
     try:
         recurrence = reminder.recurrence
         if recurrence is None:
             return None
-        text = ";".join(f"{name}={value}" for name, value in recurrence.parts.items())
-        rule: vRecur = vRecur.from_ical(text)
-    except UNREADABLE:
+        rule = _ical_rule(recurrence)
+    except INVALID_SCHEDULE:
         return None
     until = recurrence.arguments.get("until")
     if until and 1 < until.year < MAXYEAR:
-        # In UTC, as RFC 5545 (3.3.10) has it where the start has a zone.
         rule["UNTIL"] = [to_utc(until, recurrence.zone).replace(microsecond=0)]
+    return rule
+
+
+def _ical_rule(recurrence: Recurrence) -> vRecur:
+    parts = recurrence.parts.items()
+    rule: vRecur = vRecur.from_ical(";".join(f"{name}={value}" for name, value in parts))
     return rule
 
 

@@ -1,8 +1,8 @@
-"""Signed links: whoever holds one may do one thing to one reminder, without signing in.
+"""Signed links in mails: each one allows one action on one reminder without signing in.
 
-Opening a link (GET) changes nothing, since mail scanners open every link in a mail; it shows a page
-with one button. The button, and mail programs that know RFC 8058, send POST, which does it. A
-second POST of the same link changes nothing more, and says what became of the first.
+Opening a link (GET) changes nothing, because mail scanners open every link in a mail. It shows a
+page with one button. The button sends POST, as do mail programs that support RFC 8058, and POST
+executes the action. A second POST of the same link changes nothing and says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reminders.models import Delivery, Reminder
 SALT = "reminders.links"
 VALID_FOR = timedelta(days=60)
 
-# What the links in a mail offer, and the minutes that each puts the reminder off; None cancels it.
+# The actions and the minutes by which each one snoozes the reminder; None cancels it.
 ACTIONS: dict[str, int | None] = {"snooze-1h": 60, "snooze-1d": 24 * 60, "cancel": None}
 LABELS = {
     "snooze-1h": "Remind me again in an hour",
@@ -28,62 +28,64 @@ LABELS = {
 }
 
 
-class Wish(NamedTuple):
-    """What a link asks for."""
+class LinkAction(NamedTuple):
+    """The action of a valid link."""
 
     reminder: Reminder
     action: str
     occurrence: int
-    """Of which the mail told, in seconds since 1970."""
+    """The occurrence that the mail was about, in seconds since 1970."""
 
 
-def link(delivery: Delivery, action: str) -> str:
+def action_url(delivery: Delivery, action: str) -> str:
+    """The signed URL of one action."""
     occurrence = int(delivery.occurrence_at.timestamp())
     token = signing.dumps([delivery.reminder_id, action, occurrence], salt=SALT)
     return f"{settings.PUBLIC_URL}{reverse('reminder-link', args=[token])}"
 
 
-def links(delivery: Delivery) -> list[tuple[str, str]]:
-    """(label, URL) of every action."""
-    return [(LABELS[action], link(delivery, action)) for action in ACTIONS]
+def action_links(delivery: Delivery) -> list[tuple[str, str]]:
+    """The label and the URL of every action."""
+    return [(LABELS[action], action_url(delivery, action)) for action in ACTIONS]
 
 
-def read(token: str) -> Wish | None:
-    """None if the link is forged or too old, or the reminder is gone."""
+def parse_token(token: str) -> LinkAction | None:
+    """The action of a link; None if it is forged or expired, or the reminder was deleted."""
     try:
         pk, action, occurrence = signing.loads(token, salt=SALT, max_age=VALID_FOR)
     except (signing.BadSignature, ValueError):
         return None
     reminder = Reminder.objects.select_related("note").filter(pk=pk).first()
-    return Wish(reminder, action, occurrence) if reminder else None
+    return LinkAction(reminder, action, occurrence) if reminder else None
 
 
-def fulfil(wish: Wish, now: datetime) -> str:
-    """Do it, unless that has been done already; a sentence that says what came of it."""
-    minutes = ACTIONS[wish.action]
+def execute(action: LinkAction, now: datetime) -> str:
+    """Execute the action unless that has been done already; return the result as a sentence."""
+    minutes = ACTIONS[action.action]
     if minutes is None:
-        return _cancel(wish.reminder)
-    return _snooze(wish, now + timedelta(minutes=minutes))
+        return _cancel(action.reminder)
+    return _snooze(action, now + timedelta(minutes=minutes))
 
 
 def _cancel(reminder: Reminder) -> str:
     if reminder.cancel() or reminder.status == Reminder.Status.CANCELLED:
         return "Done: this reminder is cancelled."
-    return "That can no longer be done: the reminder has ended."
+    return "This can no longer be done: the reminder has ended."
 
 
-def _snooze(wish: Wish, until: datetime) -> str:
-    done = wish.reminder.snooze(until, link=f"{wish.action} {wish.occurrence}")
-    wish.reminder.refresh_from_db(fields=["status", "scheduled_at", "time_zone"])
-    if done:
-        return f"Done: it comes again on {_clock(wish.reminder)}."
-    if wish.reminder.status == Reminder.Status.PENDING:
-        return f"Already snoozed: it comes again on {_clock(wish.reminder)}."
-    if wish.reminder.status == Reminder.Status.CANCELLED:
-        return "That can no longer be done: the reminder is cancelled."
-    return "This link has been used already, and the reminder has come again since."
+def _snooze(action: LinkAction, until: datetime) -> str:
+    reminder = action.reminder
+    is_snoozed = reminder.snooze(until, link=f"{action.action} {action.occurrence}")
+    reminder.refresh_from_db(fields=["status", "scheduled_at", "time_zone"])
+    if is_snoozed:
+        return f"Done: you will be reminded again on {_next_time(reminder)}."
+    if reminder.is_pending:
+        return f"Already snoozed: you will be reminded again on {_next_time(reminder)}."
+    if reminder.status == Reminder.Status.CANCELLED:
+        return "This can no longer be done: the reminder is cancelled."
+    return "This link has already been used, and you have been reminded again since."
 
 
-def _clock(reminder: Reminder) -> str:
-    moment = reminder.scheduled_at.astimezone(reminder.zone)
-    return f"{moment:%A, %-d %B %Y, %H:%M} ({reminder.time_zone})"
+def _next_time(reminder: Reminder) -> str:
+    local = reminder.scheduled_at.astimezone(reminder.zone)
+    return f"{local:%A, %-d %B %Y, %H:%M} ({reminder.time_zone})"

@@ -1,4 +1,4 @@
-"""What a reminder looks like as an e-mail, and the connection that a batch of them shares."""
+"""Reminders as e-mails, and the SMTP connection that a batch of them shares."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection
 from django.template.loader import render_to_string
 
-from reminders.links import link, links
+from reminders.links import action_links, action_url
 from reminders.models import Delivery
 
 SUBJECT_MAX_CHARACTERS = 200
 
 
-def message(deliveries: Sequence[Delivery]) -> EmailMultiAlternatives:
-    """One reminder, or a digest of several, to the one user that they belong to."""
+def build_message(deliveries: Sequence[Delivery]) -> EmailMultiAlternatives:
+    """The mail for one reminder, or for a digest of one user's reminders."""
     items = [_item(delivery) for delivery in deliveries]
     text, html = (
         render_to_string(f"reminders/mail.{kind}", {"items": items}) for kind in ("txt", "html")
@@ -35,11 +35,11 @@ def _item(delivery: Delivery) -> dict[str, Any]:
     return {
         "title": one_line(reminder.note.title),
         "message": reminder.message,
-        # Naive, since Django's templates would move an aware time to the server's zone.
-        "due": delivery.occurrence_at.astimezone(reminder.zone).replace(tzinfo=None),
+        # Naive, because Django's templates convert an aware time to the server's zone.
+        "occurrence": delivery.occurrence_at.astimezone(reminder.zone).replace(tzinfo=None),
         "zone": reminder.time_zone,
         "is_late": delivery.is_late,
-        "links": links(delivery),
+        "links": action_links(delivery),
     }
 
 
@@ -48,44 +48,39 @@ def _subject(deliveries: Sequence[Delivery]) -> str:
     late = " (late)" if first.is_late else ""
     if len(deliveries) > 1:
         return f"{len(deliveries)} reminders"
-    # What looks like an encoded word (RFC 2047) would be decoded by the reader, line breaks and all.
+    # Mail programs would decode an encoded word (RFC 2047), including its line breaks.
     title = one_line(first.reminder.note.title).replace("=?", "= ?")
     return f"Reminder{late}: {title}"[:SUBJECT_MAX_CHARACTERS]
 
 
 def one_line(text: str) -> str:
-    """Without line breaks and control characters: neither may get into a header."""
+    """The text without line breaks and control characters, for a header."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _headers(deliveries: Sequence[Delivery]) -> dict[str, str]:
     headers = {"Message-ID": message_id(deliveries), "Auto-Submitted": "auto-generated"}
     if len(deliveries) == 1:
-        unsubscribe = link(deliveries[0], "cancel")
+        unsubscribe = action_url(deliveries[0], "cancel")
         headers["List-Unsubscribe"] = f"<{unsubscribe}>"
         headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     return headers
 
 
 def message_id(deliveries: Sequence[Delivery]) -> str:
-    """The same at each attempt, so that a mail sent twice can be recognised as one."""
+    """The Message-ID. It is the same at each attempt, so a mail sent twice can be recognised."""
     key = deliveries[0].digest or deliveries[0].pk
     return f"<{key}@{urlsplit(settings.PUBLIC_URL).hostname}>"
 
 
-class Unreachable(Exception):
-    """The mail server takes no messages at present, whatever they are."""
+class MailServerDown(Exception):
+    """The mail server cannot be reached, or accepts no connection."""
 
 
 class Mailer:
-    """One connection for many messages, opened at the first and again after an error.
-
-    Once the server could not be reached it is not asked again: each message of a long batch
-    would wait for the same time-out.
-    """
+    """One SMTP connection for many messages. It is opened for the first and after an error."""
 
     def __init__(self) -> None:
-        self.is_down = False
         self._connection: Any = None
 
     def __enter__(self) -> Mailer:
@@ -95,7 +90,7 @@ class Mailer:
         self._close()
 
     def send(self, mail: EmailMultiAlternatives) -> None:
-        """Raises Unreachable, smtplib.SMTPException or OSError, the last two about this message."""
+        """Raises MailServerDown, or smtplib.SMTPException or OSError for a problem with this message."""
         if self._connection is None:
             self._open()
         try:
@@ -109,8 +104,7 @@ class Mailer:
         try:
             connection.open()
         except (smtplib.SMTPException, OSError) as error:
-            self.is_down = True
-            raise Unreachable(f"{type(error).__name__}: {error}") from error
+            raise MailServerDown(f"{type(error).__name__}: {error}") from error
         self._connection = connection
 
     def _close(self) -> None:
@@ -118,5 +112,5 @@ class Mailer:
             try:
                 self._connection.close()
             except (smtplib.SMTPException, OSError):
-                pass  # what was sent is sent
+                pass  # the messages have already been sent
             self._connection = None

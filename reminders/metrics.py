@@ -8,19 +8,19 @@ from django.db.models.functions import Now
 from prometheus_client import Metric
 
 from reminders.models import Delivery, Reminder
-from scribes.metrics import gauge, register
+from scribes.monitoring.metrics import gauge, register
 
 
 @register()
 def lateness() -> Iterator[Metric]:
-    """Sweeps come every 15 minutes, so up to 900 s of the first are as they should be."""
+    """How late the reminders and deliveries that still wait are. Up to 900 s for a sweep is normal."""
     due = Reminder.objects.pending().filter(scheduled_at__lte=Now())
-    unsent = Delivery.objects.ready()
+    ready = Delivery.objects.ready()
     rows = (
-        (["sweep"], _seconds(due.aggregate(late=Now() - Min("scheduled_at"))["late"])),
-        (["sending"], _seconds(unsent.aggregate(late=Now() - Min("next_attempt_at"))["late"])),
+        (["sweep"], _seconds(due.aggregate(wait=Now() - Min("scheduled_at"))["wait"])),
+        (["sending"], _seconds(ready.aggregate(wait=Now() - Min("next_attempt_at"))["wait"])),
     )
-    help = "How long the longest has been waiting past its time, for a sweep or to be sent."
+    help = "Longest wait of a due reminder for a sweep, and of a ready delivery to be sent."
     yield gauge("scribes_reminder_lateness_seconds", help, ["waits_for"], rows)
 
 
@@ -28,7 +28,9 @@ def lateness() -> Iterator[Metric]:
 def deliveries() -> Iterator[Metric]:
     counts = Delivery.objects.order_by().values_list("channel", "status").annotate(Count("pk"))
     rows = (((channel, status), number) for channel, status, number in counts)
-    yield gauge("scribes_deliveries", "By channel and result.", ["channel", "result"], rows)
+    yield gauge(
+        "scribes_deliveries", "Deliveries by channel and result.", ["channel", "result"], rows
+    )
 
 
 def _seconds(time: timedelta | None) -> float:

@@ -1,12 +1,12 @@
-"""When a reminder fires again: RFC 5545 rules in an IANA time zone. Pure: no clock, no database.
+"""When a reminder fires again: RFC 5545 rules in an IANA time zone. No clock and no database.
 
-A rule is expanded in wall-clock time, and each occurrence is given its offset afterwards, so that
-19:00 stays 19:00 across a clock change. As RFC 5545 (3.3.5) has it, a time that a change leaves out
-is read with the offset before the change (02:30 becomes 03:30), and one that comes twice is the
-first of the two.
+A rule is expanded in wall-clock time, and each occurrence gets its UTC offset afterwards, so 19:00
+stays 19:00 across a clock change. As RFC 5545 (3.3.5) says, a time that a clock change skips is read
+with the offset before the change (02:30 becomes 03:30), and a time that comes twice is the first of
+the two.
 
-The rules are those of RFC 5545 that fire at most once a day. The expansion is dateutil's, with an
-end: a rule that finds nothing within forty years has no occurrence.
+Rules are those of RFC 5545 that fire at most once a day. dateutil expands them, within limits: a
+rule without a match in forty years has no occurrence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import MAXYEAR, UTC, datetime, time, timedelta
 from functools import lru_cache
 from itertools import islice
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dateutil import rrule
 
@@ -28,60 +28,74 @@ FREQUENCIES = {
     "MONTHLY": rrule.MONTHLY,
     "YEARLY": rrule.YEARLY,
 }
-TOO_DENSE = ("SECONDLY", "MINUTELY", "HOURLY")
+TOO_FREQUENT = ("SECONDLY", "MINUTELY", "HOURLY")
 WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 MAX_INTERVAL = 366
 MAX_COUNT = 1000
 MAX_RULE_CHARACTERS = 500
-# 29 February falls on a given day of the week within so many.
+# 29 February falls on every weekday at least once in this many years.
 YEARS_TO_SEARCH = 40
-# Each position costs a look at every period searched.
+# Each position is looked up in every period that is searched.
 MAX_POSITIONS = 10
 
-# The numbers that each part may list, from 1 or -1 on.
+# The highest number that each part may list; negative numbers count from the end.
 RANGES = {"BYMONTHDAY": 31, "BYYEARDAY": 366, "BYWEEKNO": 53, "BYSETPOS": 366}
-# One value, or the rule would fire more often than once a day.
+# Parts that take one number. With several hours, say, a rule would fire more than once a day.
 SINGLE = {"COUNT": (1, MAX_COUNT), "BYHOUR": (0, 23), "BYMINUTE": (0, 59), "BYSECOND": (0, 59)}
 
 
 class RuleError(ValueError):
-    """The rule is malformed, or of a kind that is refused; the message says why."""
+    """The rule is malformed or not supported; the message says why."""
+
+
+# Errors for a stored time zone that is no longer valid (ValueError: the name is not a path), and for
+# a stored time zone or rule.
+INVALID_ZONE = (ZoneInfoNotFoundError, ValueError, OSError)
+INVALID_SCHEDULE = (RuleError, *INVALID_ZONE)
+
+
+def zone_or_utc(name: str) -> ZoneInfo:
+    """The time zone, or UTC if it is invalid: for showing a time, UTC is better than nothing."""
+    try:
+        return ZoneInfo(name)
+    except INVALID_ZONE:
+        return ZoneInfo("UTC")
 
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A rule with its first wall-clock time and its zone. Raises RuleError if it is no rule."""
+    """A rule with its first wall-clock time and its zone. Raises RuleError for an invalid rule."""
 
     rule: str
     start: datetime
-    """Naive. An occurrence only if it matches the rule."""
+    """Naive. It is an occurrence only if it matches the rule."""
     zone: ZoneInfo
 
     def __post_init__(self) -> None:
-        self.arguments  # noqa: B018 raises RuleError
+        self.arguments  # noqa: B018 it raises RuleError
 
     @property
     def parts(self) -> Mapping[str, str]:
-        return _read(self.rule, self.zone)[0]
+        return _parsed(self.rule, self.zone)[0]
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """For dateutil's rrule."""
-        return _read(self.rule, self.zone)[1]
+        """The arguments of dateutil's rrule."""
+        return _parsed(self.rule, self.zone)[1]
 
     def after(self, moment: datetime) -> datetime | None:
         """The first occurrence later than `moment`, both aware; None when there is none."""
         return next(self.all_after(moment), None)
 
-    def upcoming(self, moment: datetime, number: int) -> list[datetime]:
-        """At most so many occurrences later than `moment`, aware, in the rule's zone."""
-        found = islice(self.all_after(moment), number)
+    def upcoming(self, moment: datetime, limit: int) -> list[datetime]:
+        """Up to `limit` occurrences later than `moment`, aware, in the rule's zone."""
+        found = islice(self.all_after(moment), limit)
         return [occurrence.astimezone(self.zone) for occurrence in found]
 
     def all_after(self, moment: datetime) -> Iterator[datetime]:
-        """In UTC, strictly increasing."""
+        """All occurrences later than `moment`, in UTC, strictly increasing."""
         latest = moment
-        # No change of clocks moves a time by more than a day.
+        # A clock change moves a time by at most a day.
         local = moment.astimezone(self.zone).replace(tzinfo=None) - timedelta(days=1)
         for wall in self._expand(local):
             occurrence = to_utc(wall, self.zone)
@@ -93,12 +107,12 @@ class Recurrence:
         expansion = _BoundedRule(dtstart=self._start_near(earliest), **self.arguments)
         try:
             yield from expansion.xafter(earliest, inc=True)
-        except _FoundNothing:
+        except _SearchLimitReached:
             return
 
     def _start_near(self, earliest: datetime) -> datetime:
-        """The start, moved on by whole periods, so that a daily rule that has run for years is as
-        quick as a new one. What is counted must be counted from the start."""
+        """The start, moved forward by whole periods, so a daily rule that has run for years is as
+        fast as a new one. A rule with COUNT must be expanded from its start."""
         days = {rrule.DAILY: 1, rrule.WEEKLY: 7}.get(self.arguments["freq"])
         if days is None or "count" in self.arguments:
             return self.start
@@ -107,56 +121,56 @@ class Recurrence:
 
 
 def to_utc(wall: datetime, zone: ZoneInfo) -> datetime:
-    """A naive wall-clock time as an instant; for those that do not exist, or twice, see above.
+    """A naive wall-clock time as an instant in UTC.
 
-    That is what datetime does with fold=0 (PEP 495).
+    With fold=0 (PEP 495), datetime handles skipped and repeated times as the module says.
     """
     return wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
-class _FoundNothing(Exception):
+class _SearchLimitReached(Exception):
     pass
 
 
 class _BoundedRule(rrule.rrule):
-    """dateutil looks for the next match until the year 9999: for a rule that never matches, such as
-    30 February, that takes seconds. This one gives up.
+    """dateutil's rrule, with a limited search.
 
-    It looks at `_byeaster`, which is not of RFC 5545 and never set here, at each new month, or each
-    new year of a yearly rule. Should another dateutil do without, the tests' bombs go off.
+    dateutil looks for the next match until the year 9999. For a rule that never matches, such as
+    30 February, that takes seconds.
+
+    dateutil reads `_byeaster` for each month, or for each year of a yearly rule. It is not part of
+    RFC 5545 and never set here, so this class counts the reads. If another version of dateutil does
+    not read it, the tests with rules that never match fail.
     """
 
     def __init__(self, **arguments: Any) -> None:
         per_year = 1 if arguments["freq"] == rrule.YEARLY else 12
-        self._looks_left = YEARS_TO_SEARCH * per_year
+        self._periods_left = YEARS_TO_SEARCH * per_year
         super().__init__(**arguments)
 
     @property
     def _byeaster(self) -> None:
-        self._looks_left -= 1
-        if self._looks_left < 0:
-            raise _FoundNothing
+        self._periods_left -= 1
+        if self._periods_left < 0:
+            raise _SearchLimitReached
 
     @_byeaster.setter
     def _byeaster(self, value: None) -> None:
         pass
 
 
-# --- Reading a rule -------------------------------------------------------------------------
+# --- Parsing a rule -------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1024)
-def _read(rule: str, zone: ZoneInfo) -> tuple[Mapping[str, str], Mapping[str, Any]]:
-    """Its parts and dateutil's arguments; many people have the same rules."""
+def _parsed(rule: str, zone: ZoneInfo) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """The rule's parts and dateutil's arguments. It is cached, as many users have the same rules."""
     parts = parse(rule)
     return parts, dict(_arguments(parts, zone))
 
 
 def parse(rule: str) -> dict[str, str]:
-    """The parts of a rule by name, in upper case. Raises RuleError.
-
-    "RRULE:" in front is allowed.
-    """
+    """The parts of a rule by name, in upper case. A prefix "RRULE:" is allowed. Raises RuleError."""
     if len(rule) > MAX_RULE_CHARACTERS:
         raise RuleError(f"The rule is longer than {MAX_RULE_CHARACTERS} characters.")
     parts: dict[str, str] = {}
@@ -165,7 +179,7 @@ def parse(rule: str) -> dict[str, str]:
         if not equals or not value:
             raise RuleError(f"“{part}” is not of the form NAME=VALUE, as in FREQ=DAILY.")
         if name in parts:
-            raise RuleError(f"{name} is there twice.")
+            raise RuleError(f"{name} appears twice.")
         parts[name] = value
     return parts
 
@@ -184,15 +198,15 @@ def _arguments(parts: Mapping[str, str], zone: ZoneInfo) -> Iterator[tuple[str, 
 
 def _check_positions(parts: Mapping[str, str]) -> None:
     if parts.get("FREQ") == "DAILY":
-        raise RuleError("BYSETPOS needs a longer period than a day.")
+        raise RuleError("BYSETPOS needs a period longer than a day: use FREQ=WEEKLY or longer.")
     if parts["BYSETPOS"].count(",") >= MAX_POSITIONS:
         raise RuleError(f"BYSETPOS takes at most {MAX_POSITIONS} values.")
 
 
 def _frequency(parts: Mapping[str, str]) -> int:
     frequency = parts.get("FREQ", "")
-    if frequency in TOO_DENSE:
-        raise RuleError(f"FREQ={frequency} is too dense: a reminder fires at most once a day.")
+    if frequency in TOO_FREQUENT:
+        raise RuleError(f"FREQ={frequency} is too frequent: a reminder fires at most once a day.")
     if frequency not in FREQUENCIES:
         raise RuleError(f"FREQ must be one of {', '.join(FREQUENCIES)}.")
     return FREQUENCIES[frequency]
@@ -211,7 +225,7 @@ def _argument(name: str, value: str, parts: Mapping[str, str], zone: ZoneInfo) -
         return "byweekday", [_nth_weekday(text, parts) for text in value.split(",")]
     if name == "BYMONTH":
         return "bymonth", _numbers(name, value, 1, 12)
-    raise RuleError(f"{name} is not a part of a rule.")
+    raise RuleError(f"{name} is not supported in a rule.")
 
 
 def _number(name: str, text: str, lowest: int, highest: int) -> int:
@@ -223,20 +237,20 @@ def _number(name: str, text: str, lowest: int, highest: int) -> int:
 
 
 def _numbers(name: str, value: str, lowest: int, highest: int) -> list[int]:
-    numbers = [_number(f"Each of {name}", text, lowest, highest) for text in value.split(",")]
+    numbers = [_number(f"Each {name} value", text, lowest, highest) for text in value.split(",")]
     if 0 in numbers:
-        raise RuleError(f"{name} counts from 1, or from -1 for the last.")
+        raise RuleError(f"{name} counts from 1, or backwards from -1.")
     return numbers
 
 
 def _weekday(text: str) -> rrule.weekday:
     if text not in WEEKDAYS:
-        raise RuleError(f"“{text}” is not a day of the week: {', '.join(WEEKDAYS)}.")
+        raise RuleError(f"“{text}” is not a weekday. Use {', '.join(WEEKDAYS)}.")
     return rrule.weekday(WEEKDAYS.index(text))
 
 
 def _nth_weekday(text: str, parts: Mapping[str, str]) -> rrule.weekday:
-    """As in MO, or -1SU: the last Sunday of the month, or of the year."""
+    """Parse MO, or -1SU: the last Sunday of the month or of the year."""
     weekday = _weekday(text[-2:])
     if not text[:-2]:
         return weekday
@@ -248,10 +262,10 @@ def _nth_weekday(text: str, parts: Mapping[str, str]) -> rrule.weekday:
 
 
 def _until(text: str, zone: ZoneInfo) -> datetime:
-    """As a naive wall-clock time; of a date the whole day is meant."""
+    """The end as a naive wall-clock time; a date without a time includes the whole day."""
     for form in ("%Y%m%d", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ"):
         try:
-            until = datetime.strptime(text, form)  # noqa: DTZ007 made aware below where it has a Z
+            until = datetime.strptime(text, form)  # noqa: DTZ007 made aware below if it ends in Z
         except ValueError:
             continue
         if form == "%Y%m%d":
@@ -260,115 +274,3 @@ def _until(text: str, zone: ZoneInfo) -> datetime:
             return until.replace(tzinfo=UTC).astimezone(zone).replace(tzinfo=None)
         return until
     raise RuleError("UNTIL must be like 20271231, 20271231T190000 or 20271231T180000Z.")
-
-
-# --- In words -------------------------------------------------------------------------------
-
-UNITS = {"DAILY": "day", "WEEKLY": "week", "MONTHLY": "month", "YEARLY": "year"}
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
-DAY_NAMES = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-ORDINALS = {1: "first", 2: "second", 3: "third", -1: "last"}
-
-
-def in_words(recurrence: Recurrence) -> str:
-    """In English: "every 2 weeks on Monday and Friday at 19:00, 10 times"."""
-    parts = recurrence.parts
-    pieces = [_every(parts), _months(parts), _days(parts, recurrence.start), _positions(parts)]
-    pieces.append(f"at {_time_of_day(parts, recurrence.start):%H:%M}")
-    return " ".join(filter(None, pieces)) + _end(recurrence)
-
-
-def _every(parts: Mapping[str, str]) -> str:
-    unit = UNITS[parts["FREQ"]]
-    interval = int(parts.get("INTERVAL", "1"))
-    return f"every {unit}" if interval == 1 else f"every {interval} {unit}s"
-
-
-def _months(parts: Mapping[str, str]) -> str:
-    if "BYMONTH" not in parts:
-        return ""
-    return "in " + _listed([MONTHS[int(month) - 1] for month in parts["BYMONTH"].split(",")])
-
-
-def _days(parts: Mapping[str, str], start: datetime) -> str:
-    """Which days; where the rule names none, they are the start's."""
-    named = [_named_days(name, value) for name, value in parts.items() if name in DAY_PARTS]
-    if named:
-        return " ".join(named)
-    if parts["FREQ"] == "WEEKLY":
-        return f"on {DAY_NAMES[start.weekday()]}"
-    if parts["FREQ"] == "DAILY":
-        return ""
-    month = (
-        f" {MONTHS[start.month - 1]}" if parts["FREQ"] == "YEARLY" and not _months(parts) else ""
-    )
-    skips = " (skipped where there is none)" if start.day > 28 else ""
-    return f"on {start.day}{month}{skips}" if month else f"on day {start.day}{skips}"
-
-
-DAY_PARTS = ("BYDAY", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO")
-
-
-def _named_days(name: str, value: str) -> str:
-    values = value.split(",")
-    if name == "BYDAY":
-        return "on " + _listed([_day_name(text) for text in values])
-    if name == "BYWEEKNO":
-        return "in " + _listed([_nth(int(text), "week") for text in values])
-    of = " of the year" if name == "BYYEARDAY" else ""
-    return "on " + _listed([_nth(int(text), "day") for text in values]) + of
-
-
-def _day_name(text: str) -> str:
-    day = DAY_NAMES[WEEKDAYS.index(text[-2:])]
-    return f"the {_ordinal(int(text[:-2]))} {day}" if text[:-2] else day
-
-
-def _nth(number: int, noun: str) -> str:
-    return f"{noun} {number}" if number > 0 else f"the {_ordinal(number)} {noun}"
-
-
-def _ordinal(number: int) -> str:
-    if number in ORDINALS:
-        return ORDINALS[number]
-    return f"{number}th" if number > 0 else f"{_ordinal(-number)} to last"
-
-
-def _positions(parts: Mapping[str, str]) -> str:
-    if "BYSETPOS" not in parts:
-        return ""
-    positions = [f"the {_ordinal(int(text))}" for text in parts["BYSETPOS"].split(",")]
-    return f"(of these, {_listed(positions)})"
-
-
-def _time_of_day(parts: Mapping[str, str], start: datetime) -> time:
-    own = (start.hour, start.minute)
-    names = ("BYHOUR", "BYMINUTE")
-    hour, minute = (int(parts.get(name, default)) for name, default in zip(names, own, strict=True))
-    return time(hour, minute)
-
-
-def _end(recurrence: Recurrence) -> str:
-    arguments = recurrence.arguments
-    if "count" in arguments:
-        return ", once" if arguments["count"] == 1 else f", {arguments['count']} times"
-    if "until" in arguments:
-        return f", until {arguments['until']:%Y-%m-%d}"
-    return ""
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -4,104 +4,40 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db.models import TimeField
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound
-from rest_framework.fields import empty
-from rest_framework.utils.html import is_html_input
 
 from notes.models import Note
-from reminders import webhook
-from reminders.models import (
-    UNREADABLE,
-    Channel,
-    Delivery,
-    DeliveryAttempt,
-    Notification,
-    Reminder,
-    ReminderPreferences,
+from reminders.fields import (
+    MAX_AHEAD,
+    AwareDateTimeField,
+    FutureDateTimeField,
+    TimeZoneField,
+    ZonedDateTimeField,
 )
-from reminders.recurrence import MAX_RULE_CHARACTERS, Recurrence, RuleError, in_words
-from scribes.browsable import Choices, OptionalTimeField, Text
-from scribes.models import User, validate_time_zone
+from reminders.models import Channel, Delivery, DeliveryAttempt, Reminder
+from reminders.recurrence import MAX_RULE_CHARACTERS, Recurrence, RuleError
+from reminders.rrule_text import describe
+from scribes.api.browsable import CheckboxListField, MultilineTextField
+from scribes.models import User
 
-NEXT_TIMES = 5
-LONGEST_AHEAD = timedelta(days=50 * 365)
-
-
-# --- Fields ---------------------------------------------------------------------------------
-
-
-class AwareDateTimeField(serializers.DateTimeField):
-    """An instant. Without an offset nobody knows which one is meant, so that is refused."""
-
-    default_error_messages = {
-        "naive": "Say the offset from UTC: 2027-01-31T19:00:00+01:00, or Z for UTC."
-    }
-
-    def get_value(self, dictionary: Any) -> Any:
-        """A form's empty input says nothing."""
-        value = super().get_value(dictionary)
-        return empty if value == "" and is_html_input(dictionary) else value
-
-    def enforce_timezone(self, value: datetime) -> datetime:
-        if timezone.is_naive(value):
-            self.fail("naive")
-        try:
-            return value.astimezone(UTC)
-        except OverflowError:
-            self.fail("invalid", format="YYYY-MM-DDThh:mm:ss+hh:mm")
+MAX_NEXT_TIMES = 5
+RULE_HELP = "RFC 5545 rule that fires at most once a day, such as FREQ=MONTHLY;BYDAY=-1SU."
 
 
-class FutureDateTimeField(AwareDateTimeField):
-    """In whole seconds, as rules are."""
-
-    default_error_messages = {
-        "past": "This time is in the past.",
-        "far": "This time is more than 50 years ahead.",
-    }
-
-    def to_internal_value(self, value: Any) -> datetime:
-        moment = super().to_internal_value(value).replace(microsecond=0)
-        now = timezone.now()
-        if moment <= now:
-            self.fail("past")
-        if moment > now + LONGEST_AHEAD:
-            self.fail("far")
-        return moment
-
-
-class TimeZoneField(serializers.CharField):
-    def to_internal_value(self, data: Any) -> str:
-        name = super().to_internal_value(data)
-        try:
-            validate_time_zone(name)
-        except DjangoValidationError as error:
-            raise serializers.ValidationError(error.messages) from error
-        return name
-
-
-class ZonedDateTimeField(serializers.DateTimeField):
-    """For output: with the offset that it comes with."""
-
-    def enforce_timezone(self, value: datetime) -> datetime:
-        return value
-
-
-def recurrence(rule: str, start: datetime, zone: ZoneInfo) -> Recurrence:
-    """Raises ValidationError for `rrule`."""
+def parse_recurrence(rule: str, start: datetime, zone: ZoneInfo) -> Recurrence:
+    """Raises ValidationError for the field `rrule`."""
     try:
         return Recurrence(rule, start, zone)
     except RuleError as error:
         raise serializers.ValidationError({"rrule": str(error)}) from error
 
 
-def first_time(repeated: Recurrence, earliest: datetime) -> datetime:
-    """Not before `earliest`. Raises ValidationError where there is none."""
-    first = repeated.after(earliest - timedelta(microseconds=1))
-    if first is None or first > earliest + LONGEST_AHEAD:
+def first_occurrence(recurrence: Recurrence, earliest: datetime) -> datetime:
+    """The first occurrence at or after `earliest`. Raises ValidationError if there is none."""
+    first = recurrence.after(earliest - timedelta(microseconds=1))
+    if first is None or first > earliest + MAX_AHEAD:
         raise serializers.ValidationError({"rrule": "This rule never fires."})
     return first
 
@@ -116,7 +52,7 @@ class LastDeliverySerializer(serializers.ModelSerializer[Delivery]):
         read_only_fields = fields
 
 
-class NoSuchNote(NotFound):
+class NoteNotFound(NotFound):
     def __init__(self) -> None:
         super().__init__({"note_id": "There is no such note."})
 
@@ -124,32 +60,33 @@ class NoSuchNote(NotFound):
 class ReminderSerializer(serializers.ModelSerializer[Reminder]):
     note_id = serializers.IntegerField(help_text="The id of one of your notes.")
     scheduled_at = FutureDateTimeField(
-        help_text="The next time. With a rule: the first time it fires at or after this."
+        help_text="The next time. With a rule: the first time it fires at or after this time."
     )
-    channels = Choices(
+    channels = CheckboxListField(
         child=serializers.ChoiceField(choices=Channel.choices),
         allow_empty=False,
         max_length=len(Channel),
         required=False,
-        help_text="E-mail if not said.",
+        help_text="How you are reminded (default: by e-mail).",
     )
     rrule = serializers.CharField(
         max_length=MAX_RULE_CHARACTERS,
         required=False,
         allow_blank=True,
-        help_text="RFC 5545, at most once a day: FREQ=MONTHLY;BYDAY=-1SU. Empty: once.",
+        help_text=f"{RULE_HELP} Empty: once.",
     )
     time_zone = TimeZoneField(
-        required=False, help_text="IANA name, for the rule and for people. Yours if not said."
+        required=False,
+        help_text="IANA name, for the rule and for showing times (default: your time zone).",
     )
-    message = Text(
+    message = MultilineTextField(
         max_length=2000,
         required=False,
         allow_blank=True,
-        help_text="What the reminder says beside the note's title.",
+        help_text="Text that is sent with the note's title.",
         style={"base_template": "textarea.html", "rows": 3},
     )
-    rule_in_words = serializers.SerializerMethodField()
+    rule_description = serializers.SerializerMethodField(help_text="The rule in English.")
     next = serializers.SerializerMethodField(help_text="The next five times, in its time zone.")
     last_delivery = serializers.SerializerMethodField()
 
@@ -162,7 +99,7 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
             "scheduled_at",
             "time_zone",
             "rrule",
-            "rule_in_words",
+            "rule_description",
             "next",
             "channels",
             "message",
@@ -173,24 +110,21 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
         )
         read_only_fields = ("status", "error")
 
-    def get_rule_in_words(self, reminder: Reminder) -> str | None:
-        try:
-            rule = reminder.recurrence
-        except UNREADABLE:
-            return None
-        return in_words(rule) if rule else None
+    def get_rule_description(self, reminder: Reminder) -> str | None:
+        rule = reminder.valid_recurrence
+        return describe(rule) if rule else None
 
     def get_next(self, reminder: Reminder) -> list[datetime]:
-        return reminder.upcoming(NEXT_TIMES)
+        return reminder.next_times(MAX_NEXT_TIMES)
 
     def get_last_delivery(self, reminder: Reminder) -> dict[str, Any] | None:
         delivery = latest_delivery(reminder)
         return LastDeliverySerializer(delivery).data if delivery else None
 
     def validate_note_id(self, note_id: int) -> int:
-        """Somebody else's note is as missing as one that never was: 404."""
+        """404 for a note that does not exist or belongs to another user."""
         if not Note.objects.for_user(self.context["request"].user).filter(pk=note_id).exists():
-            raise NoSuchNote
+            raise NoteNotFound
         return note_id
 
     def validate_channels(self, channels: list[str]) -> list[str]:
@@ -201,22 +135,24 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
             return attrs | self._schedule(attrs)
         return attrs
 
+    def create(self, validated_data: dict[str, Any]) -> Reminder:
+        return super().create({"channels": [Channel.EMAIL]} | validated_data)
+
     def _schedule(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """All fields that say when. What is not given stays; of the time, what the clock shows."""
-        zone = ZoneInfo(attrs.get("time_zone") or self._time_zone())
+        """All fields of the schedule. A field that is not given keeps its value."""
+        zone = ZoneInfo(attrs.get("time_zone") or self._default_time_zone())
         rule = attrs.get("rrule", self.instance.rrule if self.instance else "")
-        earliest = attrs.get("scheduled_at") or timezone.now()
         start = self._start(attrs.get("scheduled_at"), zone, rule)
-        due = attrs.get("scheduled_at") or start.replace(tzinfo=zone).astimezone(UTC)
         if rule:
-            due = first_time(recurrence(rule, start, zone), earliest)
+            recurrence = parse_recurrence(rule, start, zone)
+            scheduled_at = first_occurrence(recurrence, attrs.get("scheduled_at") or timezone.now())
             if self.instance is None or attrs.keys() & {"scheduled_at", "rrule"}:
-                start = _anchor(due.astimezone(zone).replace(tzinfo=None), start, rule)
-        elif due < earliest:
-            raise serializers.ValidationError({"time_zone": "There, this time is in the past."})
+                start = rule_start(recurrence, scheduled_at)
+        else:
+            scheduled_at = attrs.get("scheduled_at") or _future(start, zone)
         return {
             "status": Reminder.Status.PENDING,
-            "scheduled_at": due,
+            "scheduled_at": scheduled_at,
             "start_date": start.date(),
             "start_time": start.time(),
             "time_zone": zone.key,
@@ -224,29 +160,43 @@ class ReminderSerializer(serializers.ModelSerializer[Reminder]):
             "error": "",
         }
 
-    def _time_zone(self) -> str:
+    def _default_time_zone(self) -> str:
         user: User = self.context["request"].user
         return self.instance.time_zone if self.instance else user.time_zone
 
     def _start(self, given: datetime | None, zone: ZoneInfo, rule: str) -> datetime:
-        """On the clock of the zone. A reminder that is moved to another zone keeps its clock."""
+        """The start as a wall-clock time. A reminder that gets another zone keeps its clock time."""
         if given:
             return given.astimezone(zone).replace(tzinfo=None)
-        assert self.instance  # noqa: S101 a new one has a time
+        assert self.instance  # noqa: S101 a new reminder has a time
         if self.instance.rrule and rule:
             return datetime.combine(self.instance.start_date, self.instance.start_time)
         return self.instance.scheduled_at.astimezone(self.instance.zone).replace(tzinfo=None)
 
 
-def _anchor(first: datetime, start: datetime, rule: str) -> datetime:
-    """Where a rule starts: its first occurrence, but at the time of day that was asked for, as a
-    change of clocks may have moved that one. Parts such as BYHOUR say the time themselves."""
-    own_time = any(part in rule.upper() for part in ("BYHOUR", "BYMINUTE", "BYSECOND"))
-    return first if own_time else datetime.combine(first.date(), start.time())
+def _future(start: datetime, zone: ZoneInfo) -> datetime:
+    """The wall-clock time as an instant. Raises ValidationError if it is past."""
+    scheduled_at = start.replace(tzinfo=zone).astimezone(UTC)
+    if scheduled_at < timezone.now():
+        message = "That time is already past in this time zone."
+        raise serializers.ValidationError({"time_zone": message})
+    return scheduled_at
+
+
+def rule_start(recurrence: Recurrence, first: datetime) -> datetime:
+    """Where a rule starts: the day of its first occurrence, at the time of day that was asked for.
+
+    A clock change may have moved the first occurrence. A rule with BYHOUR, say, has a time of day of
+    its own.
+    """
+    local = first.astimezone(recurrence.zone).replace(tzinfo=None)
+    if recurrence.parts.keys() & {"BYHOUR", "BYMINUTE", "BYSECOND"}:
+        return local
+    return datetime.combine(local.date(), recurrence.start.time())
 
 
 def latest_delivery(reminder: Reminder) -> Delivery | None:
-    """From the list's prefetch where there is one."""
+    """The reminder's newest delivery, from the list's prefetch if there is one."""
     if hasattr(reminder, "latest_deliveries"):
         return next(iter(reminder.latest_deliveries), None)
     return reminder.deliveries.order_by("-created_at").first()
@@ -256,13 +206,13 @@ class ReminderQuery(serializers.Serializer[Any]):
     """The filters of the list."""
 
     status = serializers.ChoiceField(
-        choices=Reminder.Status.choices, required=False, help_text="How they stand."
+        choices=Reminder.Status.choices, required=False, help_text="Filter by status."
     )
     note_id = serializers.IntegerField(
-        min_value=1, max_value=2**63 - 1, required=False, help_text="Of this note."
+        min_value=1, max_value=2**63 - 1, required=False, help_text="Filter by note."
     )
-    due_before = AwareDateTimeField(required=False, help_text="The next time is before this.")
-    due_after = AwareDateTimeField(required=False, help_text="The next time is after this.")
+    due_before = AwareDateTimeField(required=False, help_text="Only if due before this time.")
+    due_after = AwareDateTimeField(required=False, help_text="Only if due after this time.")
 
     LOOKUPS = {"due_before": "scheduled_at__lt", "due_after": "scheduled_at__gt"}
 
@@ -271,22 +221,22 @@ class ReminderQuery(serializers.Serializer[Any]):
 
 
 class SnoozeSerializer(serializers.Serializer[Any]):
-    """Either of the two."""
+    """One of the two fields is required."""
 
-    until = FutureDateTimeField(required=False, help_text="Either until this time,")
+    until = FutureDateTimeField(required=False, help_text="Snooze until this time.")
     minutes = serializers.IntegerField(
         min_value=1,
         max_value=60 * 24 * 366,
         required=False,
-        help_text="or for so many minutes from now.",
+        help_text="Snooze for this many minutes from now.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if len(attrs) != 1:
-            raise serializers.ValidationError("Say either until or minutes.")
+            raise serializers.ValidationError("Give either until or minutes.")
         return attrs
 
-    def moment(self) -> datetime:
+    def snooze_until(self) -> datetime:
         if until := self.validated_data.get("until"):
             return until  # type: ignore[no-any-return]
         now = timezone.now().replace(microsecond=0)
@@ -294,31 +244,28 @@ class SnoozeSerializer(serializers.Serializer[Any]):
 
 
 class PreviewQuery(serializers.Serializer[Any]):
-    rrule = serializers.CharField(
-        max_length=MAX_RULE_CHARACTERS,
-        help_text="RFC 5545, at most once a day: FREQ=MONTHLY;BYDAY=-1SU.",
-    )
-    time_zone = TimeZoneField(required=False, help_text="IANA name. Yours if not said.")
-    scheduled_at = FutureDateTimeField(help_text="It fires for the first time at or after this.")
+    rrule = serializers.CharField(max_length=MAX_RULE_CHARACTERS, help_text=RULE_HELP)
+    time_zone = TimeZoneField(required=False, help_text="IANA name (default: your time zone).")
+    scheduled_at = FutureDateTimeField(help_text="The rule first fires at or after this time.")
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """The answer."""
-        zone = ZoneInfo(attrs.get("time_zone") or self.context["request"].user.time_zone)
-        earliest = attrs["scheduled_at"]
-        start = earliest.astimezone(zone).replace(tzinfo=None)
-        rule = recurrence(attrs["rrule"], start, zone)
-        first = first_time(rule, earliest)
-        times = rule.upcoming(first - timedelta(microseconds=1), NEXT_TIMES)
-        return {"rule_in_words": in_words(rule), "time_zone": zone.key, "next": times}
+    def preview(self) -> dict[str, Any]:
+        """The fields of Preview. Raises ValidationError for a rule that is invalid or never fires."""
+        data = self.validated_data
+        zone = ZoneInfo(data.get("time_zone") or self.context["request"].user.time_zone)
+        start = data["scheduled_at"].astimezone(zone).replace(tzinfo=None)
+        rule = parse_recurrence(data["rrule"], start, zone)
+        first = first_occurrence(rule, data["scheduled_at"])
+        times = rule.upcoming(first - timedelta(microseconds=1), MAX_NEXT_TIMES)
+        return {"rule_description": describe(rule), "time_zone": zone.key, "next": times}
 
 
 class Preview(serializers.Serializer[Any]):
-    rule_in_words = serializers.CharField()
+    rule_description = serializers.CharField(help_text="The rule in English.")
     time_zone = serializers.CharField()
     next = serializers.ListField(child=ZonedDateTimeField())
 
 
-# --- Deliveries and notifications -----------------------------------------------------------
+# --- Deliveries -----------------------------------------------------------------------------
 
 
 class AttemptSerializer(serializers.ModelSerializer[DeliveryAttempt]):
@@ -331,7 +278,7 @@ class AttemptSerializer(serializers.ModelSerializer[DeliveryAttempt]):
 class DeliverySerializer(serializers.ModelSerializer[Delivery]):
     log = AttemptSerializer(many=True)
     lateness_seconds = serializers.FloatField(
-        help_text="From the time it was due to the time it was sent; null until then."
+        help_text="Seconds from the occurrence to the sending; null until it is sent."
     )
 
     class Meta:
@@ -350,85 +297,3 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
             "log",
         )
         read_only_fields = fields
-
-
-class NotificationSerializer(serializers.ModelSerializer[Notification]):
-    class Meta:
-        model = Notification
-        fields = (
-            *("id", "reminder_id", "title", "message", "occurrence_at", "created_at", "read_at"),
-        )
-        read_only_fields = fields
-
-
-class NotificationQuery(serializers.Serializer[Any]):
-    unread = serializers.BooleanField(
-        required=False,
-        allow_null=True,
-        default=None,
-        help_text="Or, if false, those you have read.",
-    )
-
-
-class ReadCount(serializers.Serializer[Any]):
-    read = serializers.IntegerField(help_text="How many were unread until now.")
-
-
-# --- Preferences ----------------------------------------------------------------------------
-
-
-class PreferencesSerializer(serializers.ModelSerializer[ReminderPreferences]):
-    serializer_field_mapping = {
-        **serializers.ModelSerializer.serializer_field_mapping,
-        TimeField: OptionalTimeField,
-    }
-
-    webhook_url = serializers.CharField(
-        max_length=2000,
-        allow_blank=True,
-        required=False,
-        help_text="Called for reminders with the channel webhook, signed with webhook_secret.",
-    )
-    feed_url = serializers.SerializerMethodField(help_text="Whoever knows it can read it.")
-
-    class Meta:
-        model = ReminderPreferences
-        fields = (
-            *("quiet_from", "quiet_until", "digest_at"),
-            *("webhook_url", "webhook_secret", "feed_url"),
-        )
-        read_only_fields = ("webhook_secret",)
-        extra_kwargs = {
-            "quiet_from": {"help_text": "Time of day in your zone. E-mail and webhooks wait."},
-            "quiet_until": {"help_text": "Then they go out. Before quiet_from: the next morning."},
-            "digest_at": {"help_text": "One mail a day at this time, instead of many."},
-        }
-
-    def get_feed_url(self, preferences: ReminderPreferences) -> str:
-        from reminders.feed import feed_url
-
-        return feed_url(preferences)
-
-    def validate_webhook_url(self, url: str) -> str:
-        """Only its form: its addresses are checked each time it is called."""
-        if url:
-            try:
-                webhook.check_url(url)
-            except webhook.RefusedAddress as error:
-                raise serializers.ValidationError(str(error)) from error
-        return url
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        ends = [
-            attrs.get(n, getattr(self.instance, n, None)) for n in ("quiet_from", "quiet_until")
-        ]
-        if (ends[0] is None) != (ends[1] is None):
-            raise serializers.ValidationError("Quiet hours need both quiet_from and quiet_until.")
-        return attrs
-
-
-class RenewQuery(serializers.Serializer[Any]):
-    of = serializers.ChoiceField(
-        choices=["webhook", "feed"],
-        help_text="What signs calls of your webhook, or the address of your calendar feed.",
-    )

@@ -1,15 +1,16 @@
-"""Due reminders -> delivery rows, and each reminder on to its next time, in one transaction.
+"""The sweep: create the deliveries of due reminders, and move each reminder to its next time.
 
-Any number of sweeps at once make each delivery once: each takes rows that no other has locked, and
-the table's unique constraint stands behind them. At its end a sweep waits for what is locked still,
-so that a reminder which is being changed as it is due does not come a quarter late. A missed sweep is made up for by the next one: a
-reminder that recurs is then sent once, marked late, and not once for each time it missed.
+Both happen in one transaction. Any number of concurrent sweeps create each delivery once: a sweep
+takes only rows that no other process has locked, and the table has a unique constraint. At its end
+a sweep waits for locked rows, so a reminder that is being changed at its due time is not sent a
+quarter of an hour late. The next sweep makes up for a missed one: a recurring reminder is then sent
+once and marked as late, not once for each time it missed.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -17,25 +18,21 @@ from uuid import UUID
 from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
 
-from jobs.failpoints import failpoint
-from jobs.models import storable
-from jobs.runner import publish
-from reminders.models import (
-    LATE_AFTER,
-    Channel,
-    Reminder,
-    ReminderPreferences,
-    zone_or_utc,
-)
+from reminders.channels import channel_spec
+from reminders.dispatch import publish_deliveries
+from reminders.models import LATE_AFTER, Reminder, ReminderPreferences
+from reminders.recurrence import zone_or_utc
+from scribes.messaging.failpoints import failpoint
+from scribes.messaging.sanitize import strip_unstorable
 
 logger = logging.getLogger(__name__)
 
-# Reminders in one transaction, and deliveries named in one message.
+FAILPOINTS = ("before_sweep_commit", "after_sweep_commit")
+
+# Reminders in one transaction.
 SWEEP_BATCH_SIZE = 1000
-# Of those, how many Flower names.
-MAX_NAMED = 3
-# Of a reminder. The rest is not needed here, and takes its time.
-READ_BY_SWEEPS = (
+# The columns of a reminder that the sweep reads. Reading the others would cost time.
+SWEEP_COLUMNS = (
     "user_id",
     "channels",
     "scheduled_at",
@@ -46,16 +43,8 @@ READ_BY_SWEEPS = (
 )
 
 
-def database_now() -> datetime:
-    """Claims are by the database's clock, so what is due is, too."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT statement_timestamp()")
-        (now,) = cursor.fetchone()
-    return now  # type: ignore[no-any-return]
-
-
 def sweep(now: datetime) -> int:
-    """Everything that is due at `now`; how many reminders that were."""
+    """Process all reminders that are due at `now`; return their number."""
     total = 0
     while found := _sweep_batch(now):
         total += found
@@ -66,7 +55,7 @@ def sweep(now: datetime) -> int:
 
 
 def _sweep_locked(now: datetime) -> int:
-    """What somebody is changing just now, one by one: while we wait for it, nobody waits for us."""
+    """Process due reminders that are locked, one by one, so that nobody waits for us meanwhile."""
     total = 0
     try:
         while _sweep_batch(now, 1, skip_locked=False):
@@ -74,50 +63,33 @@ def _sweep_locked(now: datetime) -> int:
     except OperationalError as error:
         if not connection.is_usable():
             raise
-        logger.warning("Reminders that are due are locked; the next sweep takes them: %s", error)
+        logger.warning("Due reminders are locked, and left to the next sweep: %s", error)
     return total
 
 
 def _sweep_batch(now: datetime, size: int = SWEEP_BATCH_SIZE, *, skip_locked: bool = True) -> int:
     with transaction.atomic():
-        due = Reminder.objects.due(now).order_by("scheduled_at").only(*READ_BY_SWEEPS)[:size]
+        due = Reminder.objects.due(now).order_by("scheduled_at").only(*SWEEP_COLUMNS)[:size]
         reminders = list(due.select_for_update(skip_locked=skip_locked, no_key=True))
         if not reminders:
             return 0
-        planned = list(_planned(reminders, now))
-        made = _make(planned, now)
+        plans = list(_plan_deliveries(reminders, now))
+        created = _create_deliveries(plans, now)
         ending = _advance(reminders, now)
-        if len(made) < len(planned):
-            # Some were there already, and may have ended already.
+        if len(created) < len(plans):
+            # Some deliveries existed already, and may have ended already.
             Reminder.close(ending)
-        publish_deliveries(pk for pk, is_ready in made if is_ready)
+        publish_deliveries(pk for pk, is_ready in created if is_ready)
         failpoint("before_sweep_commit")
     failpoint("after_sweep_commit")
     return len(reminders)
 
 
-def publish_deliveries(ids: Iterable[UUID]) -> None:
-    """On commit, in as few messages as there are times SWEEP_BATCH_SIZE."""
-    from reminders.tasks import send_deliveries
-
-    texts = [str(pk) for pk in ids]
-    for start in range(0, len(texts), SWEEP_BATCH_SIZE):
-        some = texts[start : start + SWEEP_BATCH_SIZE]
-        publish(send_deliveries, some, queue="reminders", says=_says(some))
-
-
-def _says(delivery_ids: Sequence[str]) -> str:
-    """For Flower, so it names deliveries only. A message has up to SWEEP_BATCH_SIZE of them."""
-    named = ", ".join(pk[:8] for pk in delivery_ids[:MAX_NAMED])
-    more = len(delivery_ids) - MAX_NAMED
-    return f"send-reminders delivery {named}" + (f" and {more} more" if more > 0 else "")
-
-
 # --- What to send, and when -----------------------------------------------------------------
 
 
-class Planned(NamedTuple):
-    """A delivery to be made."""
+class DeliveryPlan(NamedTuple):
+    """A delivery that is about to be created."""
 
     reminder_id: int
     channel: str
@@ -125,106 +97,114 @@ class Planned(NamedTuple):
     digest: UUID | None
 
 
-def _planned(reminders: Sequence[Reminder], now: datetime) -> Iterator[Planned]:
-    preferences = _preferences(reminders)
+def _plan_deliveries(reminders: Sequence[Reminder], now: datetime) -> Iterator[DeliveryPlan]:
+    preferences = _preferences_by_user(reminders)
     for reminder in reminders:
         own = preferences.get(reminder.user_id)
         for channel in dict.fromkeys(reminder.channels):
-            moment, digest = _as_preferred(channel, reminder.scheduled_at, own, now)
-            yield Planned(reminder.pk, channel, moment, digest)
+            send_at, digest = apply_preferences(channel, reminder.scheduled_at, own, now)
+            yield DeliveryPlan(reminder.pk, channel, send_at, digest)
 
 
-def _preferences(reminders: Sequence[Reminder]) -> dict[int, ReminderPreferences]:
-    """By user, of those who have any; with a join, each row would bring its user along."""
+def _preferences_by_user(reminders: Sequence[Reminder]) -> dict[int, ReminderPreferences]:
+    """The preferences of these reminders' users. A join would read the user with every reminder."""
     users = {reminder.user_id for reminder in reminders}
     found = ReminderPreferences.objects.filter(user__in=users).select_related("user")
     return {preferences.user_id: preferences for preferences in found}
 
 
-def _as_preferred(
+def apply_preferences(
     channel: str, occurrence_at: datetime, preferences: ReminderPreferences | None, now: datetime
 ) -> tuple[datetime, UUID | None]:
-    """When it is sent, and in which digest.
+    """When a delivery is sent, and in which digest.
 
-    E-mail waits for the daily digest; without one, it and webhooks wait for the quiet hours' end.
-    The occurrence stays what it was: only the sending is put off.
+    The channel decides whether the daily digest and the quiet hours apply. They delay the sending;
+    the occurrence stays the same.
     """
-    if preferences is None or channel == Channel.IN_APP:
+    if preferences is None:
         return now, None
-    zone = zone_or_utc(preferences.user.time_zone)
-    # By when it was due: this morning's digest is not to miss what this sweep has just found.
+    spec, zone = channel_spec(channel), zone_or_utc(preferences.user.time_zone)
+    # From the due time on, so that a reminder this sweep found late still joins this morning's digest.
     since = max(occurrence_at - timedelta(seconds=1), now - LATE_AFTER)
-    if channel == Channel.EMAIL and (digest := preferences.next_digest(since, zone)):
-        key, goes_out = digest
-        return goes_out, key
-    return preferences.after_quiet_hours(now, zone), None
+    if spec.joins_digest and (digest := preferences.next_digest(since, zone)):
+        digest_id, send_at = digest
+        return send_at, digest_id
+    send_at = preferences.after_quiet_hours(now, zone) if spec.waits_for_quiet_hours else now
+    return send_at, None
 
 
-# An occurrence that has its delivery keeps that one.
-MAKE_DELIVERIES = """
+# An occurrence that already has a delivery over this channel keeps it.
+INSERT_DELIVERIES = """
 INSERT INTO reminder_deliveries (id, reminder_id, user_id, occurrence_at, channel, digest,
-    next_attempt_at, dispatched_at, is_late, status, is_withdrawn, attempts, claim_seq, error,
+    next_attempt_at, dispatched_at, is_late, status, is_superseded, attempts, claim_seq, error,
     created_at)
-SELECT gen_random_uuid(), reminders.id, user_id, scheduled_at, planned.channel, planned.digest,
-    planned.at, CASE WHEN planned.at <= %(now)s THEN %(now)s END,
+SELECT gen_random_uuid(), reminders.id, user_id, scheduled_at, plan.channel, plan.digest,
+    plan.send_at, CASE WHEN plan.send_at <= %(now)s THEN %(now)s END,
     %(now)s - scheduled_at > %(late_after)s, 'pending', false, 0, 0, '', now()
 FROM unnest(%(ids)s::bigint[], %(channels)s::text[], %(times)s::timestamptz[], %(digests)s::uuid[])
-    AS planned (reminder_id, channel, at, digest)
-JOIN reminders ON reminders.id = planned.reminder_id
+    AS plan (reminder_id, channel, send_at, digest)
+JOIN reminders ON reminders.id = plan.reminder_id
 ON CONFLICT DO NOTHING
 RETURNING id, next_attempt_at <= %(now)s
 """
 
 
-def _make(planned: Sequence[Planned], now: datetime) -> list[tuple[UUID, bool]]:
-    """The key of each delivery that was not there yet, and whether it is to be sent at once.
+def _create_deliveries(plans: Sequence[DeliveryPlan], now: datetime) -> list[tuple[UUID, bool]]:
+    """Insert the deliveries; return the id of each new one and whether it is ready to be sent.
 
-    One statement with an array for each column; bulk_create prepares each field of each row, which
-    takes half as long as the whole sweep.
+    One statement with an array per column. bulk_create prepares each field of each row, which takes
+    half as long as the whole sweep.
     """
-    ids, channels, times, digests = map(list, zip(*planned, strict=True))
+    ids, channels, times, digests = map(list, zip(*plans, strict=True))
     columns = {"ids": ids, "channels": channels, "times": times, "digests": digests}
     parameters: dict[str, Any] = {**columns, "now": now, "late_after": LATE_AFTER}
     with connection.cursor() as cursor:
-        cursor.execute(MAKE_DELIVERIES, parameters)
-        made: list[tuple[UUID, bool]] = cursor.fetchall()
-    return made
+        cursor.execute(INSERT_DELIVERIES, parameters)
+        created: list[tuple[UUID, bool]] = cursor.fetchall()
+    return created
 
 
 # --- What comes next ------------------------------------------------------------------------
 
 
 def _advance(reminders: Sequence[Reminder], now: datetime) -> list[int]:
-    """pending -> pending at the next time, or sending; the keys of the latter. The caller holds the
-    rows' locks."""
-    following = {reminder.pk: _following(reminder, now) for reminder in reminders}
-    _move({pk: moment for pk, moment in following.items() if moment})
-    ending = [pk for pk, moment in following.items() if moment is None]
+    """pending -> pending at the next time, or sending; return the keys of the latter.
+
+    The caller has locked the rows.
+    """
+    next_times = {reminder.pk: _next_occurrence(reminder, now) for reminder in reminders}
+    _reschedule({pk: next_time for pk, next_time in next_times.items() if next_time})
+    ending = [pk for pk, next_time in next_times.items() if next_time is None]
     Reminder.objects.filter(pk__in=ending).update(status=Reminder.Status.SENDING, updated_at=Now())
     return ending
 
 
-def _following(reminder: Reminder, now: datetime) -> datetime | None:
-    """Its next time, if there is one. A rule that cannot be read ends its own reminder, after this
-    time, and nobody else's."""
+def _next_occurrence(reminder: Reminder, now: datetime) -> datetime | None:
+    """The reminder's next time, if it has one. An invalid rule ends only its own reminder."""
     try:
         recurrence = reminder.recurrence
         return recurrence.after(now) if recurrence else None
     except Exception as error:
-        # Whatever it is: it must not keep everybody else's from being sent.
-        logger.exception("%s cannot go on", reminder)
-        reason = storable(f"{type(error).__name__}: {error}")
-        Reminder.objects.filter(pk=reminder.pk).update(error=reason)
+        # Any error: it must not stop the other reminders.
+        logger.exception("The rule of %s has no next time", reminder)
+        _record_error(reminder, error)
         return None
 
 
-def _move(times: dict[int, datetime]) -> None:
-    """One statement with two arrays; with bulk_update, a CASE for each row, the whole sweep takes
-    twice as long."""
+def _record_error(reminder: Reminder, error: Exception) -> None:
+    reason = strip_unstorable(f"{type(error).__name__}: {error}")
+    Reminder.objects.filter(pk=reminder.pk).update(error=reason)
+
+
+def _reschedule(next_times: dict[int, datetime]) -> None:
+    """Write the next times in one statement with two arrays.
+
+    bulk_update writes a CASE for each row, with which the whole sweep takes twice as long.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE reminders SET scheduled_at = next.at, updated_at = now()"
             " FROM unnest(%s::bigint[], %s::timestamptz[]) AS next (id, at)"
             " WHERE reminders.id = next.id",
-            [list(times.keys()), list(times.values())],
+            [list(next_times.keys()), list(next_times.values())],
         )

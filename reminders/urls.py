@@ -2,22 +2,28 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from reminders import views
+from reminders import notification_views, preference_views, public_views, views
 
 urlpatterns = [
     path("reminders", views.ReminderList.as_view(), name="reminder-list"),
     path("reminders/preview", views.ReminderPreview.as_view(), name="reminder-preview"),
-    path("reminders/preferences", views.Preferences.as_view(), name="reminder-preferences"),
-    path("reminders/preferences/renew", views.RenewSecret.as_view(), name="reminder-renew-secret"),
-    # Narrow patterns: what matches is a text that PostgreSQL can look for.
+    path(
+        "reminders/preferences", preference_views.Preferences.as_view(), name="reminder-preferences"
+    ),
+    path(
+        "reminders/preferences/rotate-secret",
+        preference_views.RotateSecret.as_view(),
+        name="reminder-rotate-secret",
+    ),
+    # Narrow patterns, so that only text that PostgreSQL can store reaches a query.
     re_path(
         r"^reminders/feed/(?P<secret>[A-Za-z0-9_-]{43})\.ics$",
-        views.Feed.as_view(),
+        public_views.CalendarFeed.as_view(),
         name="reminder-feed",
     ),
     re_path(
         r"^reminders/links/(?P<token>[A-Za-z0-9_:-]{1,300})$",
-        views.Link.as_view(),
+        public_views.SignedLink.as_view(),
         name="reminder-link",
     ),
     path("reminders/<int:pk>", views.ReminderDetail.as_view(), name="reminder-detail"),
@@ -28,11 +34,15 @@ urlpatterns = [
         views.ReminderDeliveries.as_view(),
         name="reminder-deliveries",
     ),
-    path("notifications", views.NotificationList.as_view(), name="notification-list"),
+    path("notifications", notification_views.NotificationList.as_view(), name="notification-list"),
     path(
         "notifications/read-all",
-        views.NotificationReadAll.as_view(),
+        notification_views.NotificationReadAll.as_view(),
         name="notification-read-all",
     ),
-    path("notifications/<int:pk>/read", views.NotificationRead.as_view(), name="notification-read"),
+    path(
+        "notifications/<int:pk>/read",
+        notification_views.NotificationRead.as_view(),
+        name="notification-read",
+    ),
 ]

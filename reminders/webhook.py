@@ -1,10 +1,10 @@
-"""One HTTP POST to an address that a user chose: signed, and to nobody inside our own network.
+"""A signed HTTP POST to a URL that a user chose, but never to our own network (SSRF).
 
-The host's addresses are looked up once, every one of them is checked, and the connection goes to
-one that was checked, so a name that answers differently the next time gains nothing. Redirects are
-not followed, a proxy of the environment is not used, and the answer's body is not read.
+The host's addresses are looked up once, all of them are checked, and the connection is made to a
+checked address. A name that resolves differently the next time therefore gains nothing. Redirects
+are not followed, proxies from the environment are not used, and the response's body is not read.
 
-The signature is that of Standard Webhooks (standardwebhooks.com): over id, time and body.
+The signature is that of Standard Webhooks (standardwebhooks.com), over id, time and body.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Url, parse_url
 from urllib3.util.ssl_match_hostname import CertificateError
 
-# For the name, for each step of the connection, and for all of it: an answer that trickles in has
-# its end, too. By then the connection stands, or there is nothing to cut.
+# Limits for the DNS lookup, for each step of the connection, and for all of it. The last one also
+# ends a response that trickles in.
 LOOK_UP_TIMEOUT_SECONDS = 5
 STEP_TIMEOUT_SECONDS = 10
 TOTAL_TIMEOUT_SECONDS = 20
@@ -37,17 +37,17 @@ TOTAL_TIMEOUT_SECONDS = 20
 Address = IPv4Address | IPv6Address
 NO_ANSWER = (OSError, HTTPError, HTTPException, CertificateError)
 
-# ipaddress calls these global, but they lead to an IPv4 address inside, or nowhere.
+# ipaddress calls these global, but they lead to an internal IPv4 address, or nowhere.
 NOT_PUBLIC = tuple(
     ip_network(network)
     for network in (
-        "192.0.0.0/24",  # protocols of the network itself
+        "192.0.0.0/24",  # IETF protocol assignments
         "192.88.99.0/24",  # 6to4 relays
         "::/96",  # IPv4-compatible
         "::ffff:0:0/96",  # IPv4-mapped
         "::ffff:0:0:0/96",  # IPv4-translated (SIIT)
         "64:ff9b::/96",  # NAT64
-        "64:ff9b:1::/48",  # NAT64 of one's own network
+        "64:ff9b:1::/48",  # local-use NAT64
         "2001::/23",  # Teredo and other protocols
         "2002::/16",  # 6to4
         "3fff::/20",  # documentation
@@ -58,38 +58,38 @@ NOT_PUBLIC = tuple(
 
 
 class RefusedAddress(Exception):
-    """The URL is none that is called, or its host has an address that is not public."""
+    """The URL is not allowed, or its host has an address that is not public."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether anybody on the internet could call it. WEBHOOK_ALLOWED_NETWORKS count as public."""
+    """Whether the address is on the public internet or in WEBHOOK_ALLOWED_NETWORKS."""
     if any(address in ip_network(network) for network in settings.WEBHOOK_ALLOWED_NETWORKS):
         return True
-    inside = any(address in network for network in NOT_PUBLIC)
-    return address.is_global and not address.is_multicast and not inside
+    is_excluded = any(address in network for network in NOT_PUBLIC)
+    return address.is_global and not address.is_multicast and not is_excluded
 
 
 def check_url(url: str) -> Url:
-    """Its parts. Raises RefusedAddress unless it is http(s)://host[:port]/… without a password."""
+    """The URL's parts. Raises RefusedAddress unless it is http(s)://host[:port]/… without a password."""
     try:
         parts = parse_url(url)
     except LocationParseError as error:
-        raise RefusedAddress(f"It is not a URL: {error}") from error
+        raise RefusedAddress(f"This is not a URL: {error}") from error
     if not url.isprintable() or " " in url:
-        raise RefusedAddress("It must not contain spaces or control characters.")
+        raise RefusedAddress("The URL must not contain spaces or control characters.")
     if parts.scheme not in ("http", "https") or not parts.host:
-        raise RefusedAddress("It must start with https:// or http:// and a host.")
+        raise RefusedAddress("The URL must start with https:// or http:// and a host.")
     if parts.auth:
-        raise RefusedAddress("It must not contain a user name or password.")
+        raise RefusedAddress("The URL must not contain a user name or password.")
     return parts
 
 
 def resolve(host: str, port: int) -> list[Address]:
-    """All addresses of the host. Raises RefusedAddress if any of them is not public, and OSError."""
+    """All addresses of the host. Raises RefusedAddress if any of them is not public, or OSError."""
     try:
         found = _look_up(host.strip("[]"), port)
     except UnicodeError as error:
-        raise RefusedAddress(f"{host} is no name of a host: {error}") from error
+        raise RefusedAddress(f"{host} is not a host name: {error}") from error
     addresses = [ip_address(str(sockaddr[0])) for *_, sockaddr in found]
     for address in addresses:
         if not is_public(address):
@@ -98,7 +98,8 @@ def resolve(host: str, port: int) -> list[Address]:
 
 
 def _look_up(host: str, port: int) -> list[Any]:
-    """In a thread, which is left behind if it takes too long: the system's resolver knows no end."""
+    """Look up the host in a thread, which is abandoned when it takes too long: the system's resolver
+    has no time limit."""
     answer: Future[list[Any]] = Future()
 
     def ask() -> None:
@@ -115,9 +116,10 @@ def _look_up(host: str, port: int) -> list[Any]:
 
 
 def post(url: str, secret: str, webhook_id: str, data: dict[str, Any]) -> tuple[int, str]:
-    """Send `data`; the answer's status and its Retry-After. The id is the same at each attempt.
+    """Send `data`; return the response's status and its Retry-After header.
 
-    Raises RefusedAddress, and one of NO_ANSWER if there is none in time, or none in HTTP.
+    `webhook_id` is the same at each attempt. Raises RefusedAddress, or one of NO_ANSWER if there is
+    no response in time, or an invalid one.
     """
     parts = check_url(url)
     body = json.dumps(data)
@@ -143,7 +145,7 @@ def signature(secret: str, webhook_id: str, now: datetime, body: str) -> dict[st
 
 @contextmanager
 def _connection(parts: Url) -> Iterator[HTTPConnection]:
-    """To a checked address, under the host's own name; cut when its time is over."""
+    """A connection to a checked address, with the host's own name; cut after TOTAL_TIMEOUT_SECONDS."""
     end = time.monotonic() + TOTAL_TIMEOUT_SECONDS
     host, port = str(parts.host), parts.port or (443 if parts.scheme == "https" else 80)
     address = str(resolve(host, port)[0])
@@ -167,4 +169,4 @@ def _cut(connection: HTTPConnection) -> None:
     try:
         connection.sock.shutdown(socket.SHUT_RDWR)
     except (OSError, AttributeError):
-        pass  # it is closed already
+        pass  # already closed

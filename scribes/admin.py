@@ -1,5 +1,5 @@
-"""What the admin pages of all apps share. They look like django-unfold where that is installed, and
-like Django's own admin where not."""
+"""What the admin pages of all apps share. They use django-unfold's look if it is installed, and
+Django's own otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.contrib.auth.models import Group, Permission
 from django.db import DataError, models
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
-from django_celery_beat import admin as _registers_them  # noqa: F401
+from django_celery_beat import admin as _registers_its_pages  # noqa: F401
 from django_celery_beat.models import (
     ClockedSchedule,
     CrontabSchedule,
@@ -24,8 +24,8 @@ from django_celery_beat.models import (
     SolarSchedule,
 )
 
-from scribes.display import moment
 from scribes.models import Heartbeat, User
+from scribes.presentation import relative_time
 
 if TYPE_CHECKING or not apps.is_installed("unfold"):
     from django.contrib.admin import ModelAdmin, TabularInline
@@ -45,7 +45,7 @@ M = TypeVar("M", bound=models.Model)
 
 
 class ReadOnlyAdmin(ModelAdmin[M]):
-    """For rows that change by their transitions, not by a form."""
+    """For rows that only the application changes, never a form."""
 
     show_full_result_count = False
 
@@ -53,7 +53,7 @@ class ReadOnlyAdmin(ModelAdmin[M]):
         css = {"all": ["scribes/admin.css"]}
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
-        """A filter that PostgreSQL refuses, such as a NUL, is a wrong filter, not an error."""
+        """Treat a filter that PostgreSQL rejects, such as a NUL, as an invalid filter."""
         try:
             return super().get_changelist_instance(request)
         except (DataError, OverflowError, ValueError) as error:
@@ -82,7 +82,7 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin[Group]):
 
 @admin.register(Permission)
 class PermissionAdmin(ReadOnlyAdmin[Permission]):
-    """Here to be found by the form of a user."""
+    """Registered so that the user form can search permissions."""
 
     search_fields = ("name", "codename")
     list_select_related = ("content_type",)
@@ -90,7 +90,7 @@ class PermissionAdmin(ReadOnlyAdmin[Permission]):
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin[User], ModelAdmin[User]):
-    """Django's own, with the e-mail address in place of the user name."""
+    """Django's user admin with the e-mail address in place of the user name."""
 
     form = UserChangeForm  # type: ignore[assignment] # django-stubs' own
     add_form = AdminUserCreationForm
@@ -128,13 +128,13 @@ class HeartbeatAdmin(ReadOnlyAdmin[Heartbeat]):
 
     @admin.display(description="latest", ordering="at")
     def latest(self, heartbeat: Heartbeat) -> SafeString | str:
-        return moment(heartbeat.at)
+        return relative_time(heartbeat.at)
 
 
-# --- The timetable --------------------------------------------------------------------------
+# --- The schedule ---------------------------------------------------------------------------
 
-# django-celery-beat's own pages, in the look of the others.
+# django-celery-beat's pages with the same look.
 for model in (PeriodicTask, ClockedSchedule, CrontabSchedule, IntervalSchedule, SolarSchedule):
-    theirs = type(admin.site.get_model_admin(model))
+    base = type(admin.site.get_model_admin(model))
     admin.site.unregister(model)
-    admin.site.register(model, type(theirs.__name__, (theirs, ModelAdmin), {}))
+    admin.site.register(model, type(base.__name__, (base, ModelAdmin), {}))

@@ -7,6 +7,8 @@ class ScribesConfig(AppConfig):
     name = "scribes"
 
     def ready(self) -> None:
-        import scribes.lookups
-        import scribes.server_checks
-        import scribes.timestamps  # noqa: F401 each registers what it defines
+        """Import the modules that register something: lookups, probes, and signal handlers."""
+        import scribes.api.schema
+        import scribes.db.lookups
+        import scribes.monitoring.heartbeats
+        import scribes.monitoring.probes.all  # noqa: F401

@@ -10,14 +10,27 @@ from django.db.models.functions import Lower
 
 
 def validate_time_zone(name: str) -> None:
-    """Raises ValidationError unless `name` is a time zone of the IANA database."""
+    """Raise ValidationError unless `name` is a time zone of the IANA database."""
     if name not in zoneinfo.available_timezones():
         raise ValidationError(f"“{name}” is not an IANA time zone such as Europe/Berlin.")
 
 
+class TimeZoneField(models.CharField[str, str]):
+    """The name of an IANA time zone.
+
+    Migrations see a plain CharField: they must not import the validator, which may change.
+    """
+
+    default_validators = (validate_time_zone,)
+
+    def deconstruct(self) -> tuple[str, str, Any, Any]:
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.CharField", args, kwargs
+
+
 class UserManager(BaseUserManager["User"]):
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
-        """Without a password the user cannot sign in with one."""
+        """Create a user. Without a password, the user cannot sign in with one."""
         user = self.model(email=email, **fields)
         user.set_password(password)
         user.save(using=self._db)
@@ -28,15 +41,14 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractUser):
-    """Somebody who signs in with an e-mail address; upper and lower case are the same address."""
+    """A person who signs in with an e-mail address. Case does not matter in the address."""
 
     username = None  # type: ignore[assignment]
     email = models.EmailField("e-mail address", unique=True)
-    time_zone = models.CharField(
+    time_zone = TimeZoneField(
         max_length=64,
         default="UTC",
-        validators=[validate_time_zone],
-        help_text="An IANA name, such as Europe/Berlin: the zone of this user's reminders.",
+        help_text="IANA name, such as Europe/Berlin. This user's reminders use it.",
     )
 
     USERNAME_FIELD = "email"
@@ -57,7 +69,7 @@ class User(AbstractUser):
 
 
 class Heartbeat(models.Model):
-    """When a process last did what `name` stands for: see scribes.heartbeats."""
+    """When a process last did the work that `name` stands for: see scribes.monitoring.heartbeats."""
 
     name = models.CharField(max_length=64)
     process = models.CharField(max_length=300, help_text="host:pid")

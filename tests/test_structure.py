@@ -1,8 +1,12 @@
-"""The four floors: imports go down only, and light processes stay light."""
+"""The shape of the code: small modules and functions, imports at the top, light processes.
+
+import-linter checks the floors and that there are no circles: see `make lint`.
+"""
 
 from __future__ import annotations
 
 import ast
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,39 +14,85 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from tests.processes import last_line_of
+from tests.helpers.processes import last_line_of
 
-FLOORS = ["scribes", "jobs", "notes", "reminders"]
+ROOT: Path = settings.BASE_DIR
+FLOORS = ("scribes", "jobs", "notes", "reminders")
+MAX_LINES = 350
+# These take long to import, and most processes never need them.
+SLOW_IMPORTS = {"torch", "transformers", "sentence_transformers", "openvino"}
+# Django wants these imports after all apps are loaded, and pythonbible takes 0.15 s.
+LATE_IMPORTS = {
+    "scribes/apps.py",
+    "jobs/apps.py",
+    "notes/apps.py",
+    "reminders/apps.py",
+    "notes/scripture/references.py",
+}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def imports(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
-            yield node.module or ""
+def modules() -> list[Path]:
+    files = [file for floor in FLOORS for file in (ROOT / floor).rglob("*.py")]
+    return [ROOT / "celery_app.py", *(f for f in files if "migrations" not in f.parts)]
 
 
-@pytest.mark.parametrize("floor", FLOORS)
-def test_no_floor_imports_from_above(floor: str):
-    above = FLOORS[FLOORS.index(floor) + 1 :]
-    files = [f for f in (settings.BASE_DIR / floor).rglob("*.py") if "migrations" not in f.parts]
+def functions() -> Iterator[tuple[Path, Function]]:
+    for file in modules():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield file, node
+
+
+def imported_names(node: ast.AST) -> Iterator[str]:
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from (name.name for name in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield child.module or ""
+
+
+def test_modules_over_the_limit_state_a_reason():
+    for file in modules():
+        if len(file.read_text().splitlines()) > MAX_LINES:
+            docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+            assert "makes this module longer" in docstring, file
+
+
+def test_functions_are_small():
+    lengths = sorted((node.end_lineno or 0) - node.lineno + 1 for _, node in functions())
+    assert statistics.median(lengths) <= 6
+    assert lengths[int(len(lengths) * 0.9)] <= 14
+
+
+def test_functions_import_only_slow_libraries():
+    late = {
+        (str(file.relative_to(ROOT)), name)
+        for file, node in functions()
+        for name in imported_names(node)
+        if name.split(".")[0] not in SLOW_IMPORTS
+    }
+    assert {file for file, _ in late} <= LATE_IMPORTS, late
+
+
+def test_migrations_import_no_project_code():
+    files = list(ROOT.glob("*/migrations/0*.py"))
     assert files
     for file in files:
-        assert not [name for name in imports(file) if name.split(".")[0] in above], file
+        names = imported_names(ast.parse(file.read_text()))
+        assert not [name for name in names if name.split(".")[0] in FLOORS], file
 
 
 @pytest.mark.usefixtures("servers")
-def test_what_embeds_nothing_loads_no_model_library():
-    """`manage.py check`, web, beat, Flower and an idle worker: all that they import, in one process.
-    pythonbible is quick to use and slow to import."""
+def test_processes_that_embed_nothing_load_no_slow_library():
+    """`manage.py check`, web, beat, Flower and an idle worker: all their imports in one process."""
     code = """
 import sys
 from celery_app import app
 app.loader.import_default_modules()
 assert "jobs.tasks.run_batch" in app.tasks
-import celery.bin.celery, flower.command, flowerconfig, scribes.beat, scribes.wsgi
+import celery.bin.celery, flower.command, flowerconfig, scribes.monitoring.beat, scribes.wsgi
 from django.core import checks
 assert not checks.run_checks()
 slow = {"torch", "transformers", "sentence_transformers", "openvino", "pythonbible"}
@@ -51,10 +101,10 @@ print(sorted(slow & set(sys.modules)))
     assert last_line_of(code) == "[]"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is shared")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tell how much memory is shared")
 @pytest.mark.usefixtures("servers")
-def test_a_process_of_the_pool_goes_on_sharing_what_was_imported():
-    """Also once its garbage collector has looked at everything: that alone would be 49 MB."""
+def test_pool_process_keeps_sharing_imported_memory():
+    """Even after its garbage collector has visited everything, which would unshare 49 MB."""
     code = """
 import gc, os
 import psutil

@@ -1,4 +1,4 @@
-"""A Celery app with one task and nothing around it."""
+"""A Celery app with one task and nothing else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ app.conf.task_default_queue = "scribes-bench-bare-celery"
 
 
 @app.task(ignore_result=True)
-def light(key: str) -> None:
+def push(key: str) -> None:
     with Redis.from_url(URL) as redis:
         redis.rpush(key, "done")

@@ -1,5 +1,5 @@
-"""Regeneration as one writes it first: the notes in pages of 100 by OFFSET, the model called once a
-note, and the note's row updated with its vector."""
+"""The straightforward regeneration: pages of 100 notes by OFFSET, one call of the model per note, and
+one UPDATE of the note's row."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ INSERT INTO plain_jobs VALUES (0);
 
 
 def prepare(user: User, notes: int) -> None:
+    """Create its table, with this number of the user's notes."""
     with connection.cursor() as cursor:
         cursor.execute(TABLE, {"user": user.pk, "notes": notes})
 
 
 def regenerate(model: SentenceTransformer) -> None:
-    """It skips notes: rows that were updated change places."""
+    """It skips notes, because rows that are updated change their places."""
     offset = 0
     while page := _rows("SELECT id, content FROM plain_notes LIMIT %s OFFSET %s", PAGE, offset):
         for note, content in page:

@@ -1,4 +1,4 @@
-"""Our routes, and a view that does nothing but authenticate: what an answer costs at least."""
+"""The routes of Scribes, and a view that only authenticates: the least that an answer costs."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import subprocess
 from email import message_from_bytes
 from pathlib import Path
 
-from tests.processes import MANAGE, left_over, own_environment
+from tests.helpers.processes import MANAGE, left_over, own_environment
 
 
 def demo(data: Path) -> str:

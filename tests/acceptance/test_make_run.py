@@ -13,15 +13,8 @@ import psutil
 import pytest
 import requests
 
-from tests.processes import (
-    MANAGE,
-    Process,
-    eventually,
-    free_port,
-    left_over,
-    own_environment,
-    running,
-)
+from scribes.embedded.ports import free_port
+from tests.helpers.processes import MANAGE, Process, eventually, left_over, own_environment, running
 
 
 @pytest.fixture(scope="module")

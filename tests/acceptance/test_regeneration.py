@@ -14,9 +14,9 @@ from sentence_transformers import SentenceTransformer
 from notes.embedding import encoder
 from notes.indexing import passages_of
 from notes.models import Note, Passage
-from scribes.management.commands.demo import psalm
-from tests.conftest import Web, worker_process
-from tests.processes import Process, eventually
+from tests.helpers.samples import psalm
+from tests.helpers.servers import Web, worker_process
+from tests.helpers.processes import Process, eventually
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
 from pytest_django import DjangoDbBlocker
 
-from jobs.models import EndedJobs
+from jobs.models import JobOutcomes
 from scribes.models import Heartbeat, User
-from tests.conftest import Web, web_process, worker_process
-from tests.processes import Process
+from tests.helpers.servers import Web, web_process, worker_process
+from tests.helpers.processes import Process
 
 PASSWORD = "correct horse battery"
 SIZE = ViewportSize(width=1280, height=800)
@@ -98,7 +98,7 @@ def database(transactional_db: None) -> Iterator[None]:
     """Emptied after the test, but not by a flush: that would give the content types, which the
     web process remembers, new ids."""
     yield
-    for model in (User, Heartbeat, EndedJobs):
+    for model in (User, Heartbeat, JobOutcomes):
         model.objects.all().delete()
 
 
@@ -125,7 +125,7 @@ def web(database: None, shared_web: Web) -> Web:
 def shared_worker(shared_database: None, folder: Path) -> Iterator[Process]:
     """It knows the tests' own job type, works in small steps, and tells of each heartbeat."""
     variables = {"JOB_BATCH_SIZE": "5", "JOB_PARALLELISM": "1", "HEARTBEAT_SECONDS": "0"}
-    options = ("--include", "tests.counting")
+    options = ("--include", "tests.helpers.counting")
     with worker_process(folder, "browsed", *options, **variables) as process:
         yield process
 

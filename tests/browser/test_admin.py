@@ -19,9 +19,9 @@ from notes.models import Note, text_hash
 from reminders.checks import SWEEP
 from scribes.models import Heartbeat, User
 from tests.browser.conftest import SIZE, TakePicture, sign_in
-from tests.conftest import Web
-from tests.counting import create_table
-from tests.processes import Process, eventually
+from tests.helpers.servers import Web
+from tests.helpers.counting import create_table
+from tests.helpers.processes import Process, eventually
 
 JOBS = "/admin/jobs/backgroundjob/"
 
@@ -95,7 +95,7 @@ def test_what_failed_is_found_and_retried_on_the_page_of_the_job(
     admin.get_by_role("link", name=re.compile("Counting")).click()
     expect(admin.get_by_text("ArithmeticError")).to_be_visible()
     expect(admin.get_by_text("The worker ran out of memory.")).to_be_visible()
-    expect(admin.locator(".square-done")).to_have_count(3)
+    expect(admin.locator(".batch-done")).to_have_count(3)
     admin.get_by_role("button", name="Retry failed").click()
     admin.locator("dl").get_by_role("link", name=re.compile("Counting")).click()
     expect(admin.get_by_text("2 of 2 items done, 0 failed")).to_be_visible(timeout=60_000)
@@ -129,7 +129,7 @@ def test_the_front_page_shows_how_things_are(admin: Page, web: Web, operator: Us
     eventually(lambda: BackgroundJob.objects.filter(pk=job.pk, status="completed"))
     admin.goto(f"{web.url}/admin/")
     for panel, figure, value in (
-        ("Queues", "default", "0"),
+        ("Queues", "control", "0"),
         ("Processes", "worker processes alive", "1"),
         ("Jobs", "of them not well", "1"),
         ("Embeddings", "coverage", "75.0 %"),

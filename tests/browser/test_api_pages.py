@@ -7,11 +7,11 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from scribes.management.commands.demo import psalm
+from tests.helpers.samples import psalm
 from scribes.models import User
 from tests.browser.conftest import PASSWORD, TakePicture
-from tests.conftest import Web
-from tests.processes import Process, eventually
+from tests.helpers.servers import Web
+from tests.helpers.processes import Process, eventually
 
 FORM = 'form[enctype="multipart/form-data"].form-horizontal'
 

@@ -12,11 +12,11 @@ from playwright.sync_api import Page, expect
 
 from jobs.runner import enqueue, plan
 from notes.indexing import EmbeddingRegeneration
-from scribes.management.commands.demo import psalm
+from tests.helpers.samples import psalm
 from scribes.models import User
 from tests.browser.conftest import TakePicture
-from tests.flower import SIGN_IN, flower_process
-from tests.processes import Process, eventually
+from tests.helpers.flower import SIGN_IN, flower_process
+from tests.helpers.processes import Process, eventually
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -1,4 +1,4 @@
-"""`pytest tests/chaos` runs a short version; `--long`, which is `make chaos`, the whole of it."""
+"""`pytest tests/chaos` runs a short version of these tests; `make chaos`, with --long, all of it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from celery import current_app
+from django.conf import settings
 
-from tests.chaos.harness import QUICK, Account, Broker, House
-from tests.counting import create_table
+from scribes.messaging import broker as messaging_broker
+from tests.chaos.broker import Broker
+from tests.chaos.deployment import AS_SHIPPED, QUICK, Deployment
+from tests.chaos.fault_report import HEAD, FaultReport
+from tests.helpers.counting import create_table
 
-ACCOUNT = "account"
+REPORT = "fault_report"
 
 
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
-    """rounds(short, long): how often to do it in this run."""
-    long = request.config.getoption("--long")
-    return lambda short, full: full if long else short
+    """rounds(short, long): the number for this run."""
+    is_long = request.config.getoption("--long")
+    return lambda short, long: long if is_long else short
 
 
 @pytest.fixture
-def account(request: pytest.FixtureRequest) -> Iterator[Account]:
-    """A line of the table, with the test's own name. It is told to whoever writes the table, which
-    may be another process."""
-    account = Account(request.node.name.removeprefix("test_").replace("_", " "))
-    yield account
-    request.node.user_properties.append((ACCOUNT, account.row()))
+def fault_report(request: pytest.FixtureRequest) -> Iterator[FaultReport]:
+    """The test's row in the table. It is passed on to the process that prints the table, which may be
+    another one."""
+    report = FaultReport(title_of(request.node.name))
+    yield report
+    request.node.user_properties.append((REPORT, report.row()))
+
+
+def title_of(test: str) -> str:
+    name, _, parameter = test.removeprefix("test_").partition("[")
+    return " ".join([*name.split("_"), parameter.rstrip("]")]).strip()
 
 
 @pytest.fixture
@@ -40,19 +50,35 @@ def broker(transactional_db: None, tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def house(broker: Broker, tmp_path: Path) -> Iterator[House]:
-    """With leases and reconciler in seconds."""
-    house = House(tmp_path, broker, QUICK)
-    yield house
-    house.close()
+def deployment(broker: Broker, tmp_path: Path) -> Iterator[Deployment]:
+    """Its leases and its reconciler take seconds."""
+    deployment = Deployment(tmp_path, broker, QUICK)
+    yield deployment
+    deployment.close()
 
 
 @pytest.fixture
-def house_as_shipped(broker: Broker, tmp_path: Path) -> Iterator[House]:
-    """With the default settings."""
-    house = House(tmp_path, broker, {"WORKER_CONCURRENCY": "2"})
-    yield house
-    house.close()
+def deployment_as_shipped(broker: Broker, tmp_path: Path) -> Iterator[Deployment]:
+    """It has the default settings."""
+    deployment = Deployment(tmp_path, broker, AS_SHIPPED)
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture
+def publishing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process publishes to the test's broker, as a web process would."""
+    monkeypatch.setattr(settings, "REDIS_URL", broker.url)
+    celery_url = broker.url.replace("unix://", "redis+socket://")
+    monkeypatch.setitem(current_app.conf, "broker_url", celery_url)
+    forget_connections()
+    yield
+    forget_connections()
+
+
+def forget_connections() -> None:
+    messaging_broker._producers.cache_clear()
+    messaging_broker.redis_client.cache_clear()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,15 +94,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = itertools.chain.from_iterable(terminalreporter.stats.values())
-    told = (getattr(report, "user_properties", ()) for report in reports)
-    accounts = [row for properties in told for name, row in properties if name == ACCOUNT]
-    if not accounts:
+    properties = [getattr(report, "user_properties", ()) for report in reports]
+    rows = [row for pairs in properties for name, row in pairs if name == REPORT]
+    if not rows:
         return
-    head = ("what", "rounds", "faults", "recovery p50", "max", "lost", "duplicated")
-    rows = [head, tuple("---" for _ in head), *accounts]
     terminalreporter.section("chaos")
     terminalreporter.write_line(
         f"{platform.processor() or platform.machine()}, {platform.system()}"
     )
-    for row in rows:
+    for row in [HEAD, tuple("---" for _ in HEAD), *rows]:
         terminalreporter.write_line("| " + " | ".join(row) + " |")

@@ -1,4 +1,4 @@
-"""Everything that a server room does to reminders, counted at a real mail server."""
+"""Reminders while processes are killed and servers fail, counted at a real mail server."""
 
 from __future__ import annotations
 
@@ -6,28 +6,40 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from jobs import broker as jobs_broker
-from jobs.failpoints import REMINDER_NAMES
 from notes.models import Note
-from reminders import tasks
-from reminders.models import Delivery, Reminder
-from reminders.sweep import publish_deliveries
+from reminders import retrying, sending
+from reminders import sweep as sweep_module
+from reminders.dispatch import publish_deliveries
+from reminders.models import LATE_AFTER, Delivery, Reminder
+from scribes.messaging import broker as messaging_broker
 from scribes.models import User
-from tests.chaos.harness import Account, Broker, House
-from tests.chaos.test_chaos import crash_postgresql, publish_to
-from tests.mail import MailServer
-from tests.processes import at_once, eventually
-from tests.reminders.conftest import make_many, sweep
-from tests.reminders.test_recurrence import ZONES, check_nights
-from tests.reminders.test_sweep import assert_the_sweep_reads_only_what_is_due
+from tests.chaos.broker import Broker
+from tests.chaos.deployment import Deployment, crash_postgresql
+from tests.chaos.fault_report import FaultReport
+from tests.helpers.factories import make_reminders
+from tests.helpers.mail import MailServer
+from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.recurrence import ZONES, check_nights
+from tests.helpers.reminders import sweep
+from tests.helpers.sweep_plan import assert_the_sweep_reads_only_what_is_due
 
 Rounds = Callable[[int, int], int]
+
+FAILPOINTS = (
+    *sweep_module.FAILPOINTS,
+    *messaging_broker.FAILPOINTS,
+    *sending.FAILPOINTS,
+    *retrying.FAILPOINTS,
+)
+# Sweeps come this often instead of every quarter of an hour.
+SWEEP_INTERVAL_SECONDS = 0.3
 
 
 @pytest.fixture
@@ -38,12 +50,10 @@ def mail() -> Iterator[MailServer]:
 
 
 @pytest.fixture
-def house(house: House, broker: Broker, mail: MailServer, monkeypatch) -> Iterator[House]:
-    """Its workers send to the test's mail server; this process publishes to its broker."""
-    house.env |= {"EMAIL_URL": mail.url, "REMINDER_TICK_SECONDS": "1"}
-    publish_to(broker, monkeypatch)
-    yield house
-    jobs_broker._producers.cache_clear()
+def deployment(deployment: Deployment, publishing: None, mail: MailServer) -> Deployment:
+    """Its workers send to the test's mail server, and this process publishes to its broker."""
+    deployment.env |= {"EMAIL_URL": mail.url, "REMINDER_RETRY_SECONDS": "1"}
+    return deployment
 
 
 @pytest.fixture
@@ -51,62 +61,72 @@ def note(transactional_db: None) -> Note:
     return Note.objects.create(user=User.objects.create_user("alice@example.com"), title="Rest")
 
 
-def all_ended() -> bool:
+def all_have_ended() -> bool:
     return not Reminder.objects.filter(status__in=Reminder.ACTIVE).exists()
 
 
-def check(account: Account, mail: MailServer, expected: int) -> None:
-    """Count at the mail server what never came and what came twice."""
+def await_all_sent(fault_report: FaultReport, timeout: float) -> None:
+    start = time.monotonic()
+    eventually(all_have_ended, timeout)
+    fault_report.recoveries.append(time.monotonic() - start)
+
+
+def count_mails(fault_report: FaultReport, mail: MailServer, expected: int) -> None:
+    """Count the mails that never arrived at the mail server, and those that arrived twice."""
     assert Reminder.objects.filter(status="sent").count() == expected
     sent = {f"<{pk}@localhost>" for pk in Delivery.objects.values_list("pk", flat=True)}
     copies = mail.copies()
-    account.lost = len(sent - copies.keys()) + expected - len(sent)
-    account.duplicated = copies.total() - len(copies)
+    fault_report.lost = len(sent - copies.keys()) + expected - len(sent)
+    fault_report.duplicated = copies.total() - len(copies)
     assert copies.keys() <= sent
 
 
 # --- 1. Once --------------------------------------------------------------------------------
 
 
-def test_eight_sweeps_two_beats_and_repeated_messages(
-    house: House, mail: MailServer, note: Note, rounds: Rounds, account: Account
+def test_reminders_are_sent_once_when_eight_sweeps_run(
+    deployment: Deployment,
+    broker: Broker,
+    mail: MailServer,
+    note: Note,
+    rounds: Rounds,
+    fault_report: FaultReport,
 ):
+    """There are also two beats, and each message is sent three times."""
     number = rounds(100, 10_000)
-    account.rounds, account.faults = 1, 8
+    fault_report.rounds, fault_report.faults = 1, 8
     for _ in range(2):
-        house.beat()
-    house.ready_worker()
-    make_many(note, number)
-    found = at_once(8, lambda n: sweep())
+        deployment.beat()
+    deployment.ready_worker()
+    make_reminders(note, number)
+    found = run_concurrently(8, lambda n: sweep())
     ids = list(Delivery.objects.values_list("pk", flat=True))
     publish_deliveries(ids)
     publish_deliveries(reversed(ids))
-    start = time.monotonic()
-    eventually(all_ended, timeout=600)
-    account.recoveries.append(time.monotonic() - start)
-    time.sleep(1)
-    check(account, mail, number)
+    await_all_sent(fault_report, timeout=600)
+    eventually(lambda: not broker.has_messages("reminders"))
+    count_mails(fault_report, mail, number)
     assert sum(found) <= number
-    assert (account.lost, account.duplicated) == (0, 0)
+    assert (fault_report.lost, fault_report.duplicated) == (0, 0)
     assert Delivery.objects.exclude(attempts=1).count() == 0
 
 
 # --- 2. Nothing is lost ---------------------------------------------------------------------
 
 
-def test_reminders_killed_exactly(
-    house: House,
+def test_reminders_are_all_sent_when_processes_are_killed(
+    deployment: Deployment,
     mail: MailServer,
     note: Note,
     rounds: Rounds,
-    account: Account,
+    fault_report: FaultReport,
     tmp_path: Path,
 ):
-    """A process is killed at each named place in turn; a sweep a second stands for one a quarter."""
-    flags = {name: tmp_path / name for name in REMINDER_NAMES}
-    points = ",".join(f"{name}:kill:{flag}" for name, flag in flags.items())
-    house.beat()
-    house.ready_worker(FAILPOINT=points, REMINDER_LEASE_SECONDS="2")
+    """A process is killed at each failpoint in turn."""
+    flags = {name: tmp_path / name for name in FAILPOINTS}
+    failpoints = ",".join(f"{name}:kill:{flag}" for name, flag in flags.items())
+    deployment.beat()
+    deployment.ready_worker(FAILPOINT=failpoints, REMINDER_LEASE_SECONDS="2")
     duplicated: Counter[str] = Counter()
     kills = rounds(1, 10)
     for number, (name, flag) in enumerate(list(flags.items()) * kills, 1):
@@ -114,79 +134,85 @@ def test_reminders_killed_exactly(
         Delivery.objects.all().delete()
         Reminder.objects.all().delete()
         flag.touch()
-        make_many(note, 10)
+        make_reminders(note, 10)
         start = time.monotonic()
-        eventually(lambda flag=flag: until_killed(flag), timeout=60)  # type: ignore[misc]
-        account.recoveries.append(time.monotonic() - start)
-        check(account, mail, 10)
-        assert account.lost == 0, name
-        duplicated[name] += account.duplicated
-        account.rounds = account.faults = number
-    account.duplicated = duplicated.total()
+        eventually(partial(sweep_until_killed_and_sent, flag))
+        fault_report.recoveries.append(time.monotonic() - start)
+        count_mails(fault_report, mail, 10)
+        assert fault_report.lost == 0, name
+        duplicated[name] += fault_report.duplicated
+        fault_report.rounds = fault_report.faults = number
+    fault_report.duplicated = duplicated.total()
     assert +duplicated == Counter(after_send=kills)
 
 
-def until_killed(flag: Path) -> bool:
-    """Ticks as beat does, until the kill has happened and everything has ended nevertheless."""
-    jobs_broker.send(tasks.sweep, (), "reminders", says="sweep")
-    lose_a_message()
-    time.sleep(0.3)
-    return not flag.exists() and all_ended()
+def sweep_until_killed_and_sent(flag: Path) -> bool:
+    """Ask for a sweep as beat does; whether the kill has happened and all reminders have ended."""
+    messaging_broker.send("reminders.tasks.sweep", (), "control", "Sweep")
+    lose_messages()
+    time.sleep(SWEEP_INTERVAL_SECONDS)
+    return not flag.exists() and all_have_ended()
 
 
-def lose_a_message() -> None:
-    """Of something that is sent already, so that a resend always has something to send."""
-    sent = Delivery.objects.filter(status="sent").first()
-    if sent:
+def lose_messages() -> None:
+    """As soon as a reminder has been sent, so that the retry always has something to publish."""
+    if Delivery.objects.filter(status="sent").exists():
         Delivery.objects.pending().update(dispatched_at=None)
 
 
-def test_mail_server_redis_and_postgresql_down(
-    house: House, broker: Broker, mail: MailServer, note: Note, rounds: Rounds, account: Account
+def test_reminders_are_all_sent_when_every_server_fails(
+    deployment: Deployment,
+    broker: Broker,
+    mail: MailServer,
+    note: Note,
+    rounds: Rounds,
+    fault_report: FaultReport,
 ):
-    """One after the other, while reminders are due. The wait after a failed attempt is cut short."""
+    """The servers fail one after the other while reminders are due. The delay after a failed attempt
+    is cut short."""
     number = rounds(20, 2000)
-    house.beat()
-    house.ready_worker(REMINDER_LEASE_SECONDS="2")
-    account.rounds, account.faults = 1, 3
+    deployment.beat()
+    deployment.ready_worker(REMINDER_LEASE_SECONDS="2")
+    fault_report.rounds, fault_report.faults = 1, 3
     mail.stop()
-    make_many(note, number)
+    make_reminders(note, number)
     sweep()
     eventually(Delivery.objects.filter(attempts__gt=0).exists)
     mail.start()
     broker.client.flushall()
     crash_postgresql()
     Delivery.objects.pending().update(next_attempt_at=timezone.now())
-    start = time.monotonic()
-    eventually(all_ended, timeout=300)
-    account.recoveries.append(time.monotonic() - start)
-    check(account, mail, number)
-    assert account.lost == 0
+    await_all_sent(fault_report, timeout=300)
+    count_mails(fault_report, mail, number)
+    assert fault_report.lost == 0
     # The crash may fall between the mail server's answer and our commit, in each of two processes.
-    assert account.duplicated <= 2
+    assert fault_report.duplicated <= 2
 
 
 # --- 3. After an outage ---------------------------------------------------------------------
 
 
-def test_six_hours_down_over_due_reminders(
-    house: House, mail: MailServer, note: Note, rounds: Rounds, account: Account
+def test_reminders_are_sent_once_after_six_hours_of_outage(
+    deployment: Deployment,
+    mail: MailServer,
+    note: Note,
+    rounds: Rounds,
+    fault_report: FaultReport,
 ):
-    """A worker's start is all that it takes."""
+    """Starting a worker is enough."""
     number = rounds(100, 10_000)
-    account.rounds = 1
-    make_many(note, number, over=timedelta(hours=6))
-    start = time.monotonic()
-    house.beat()
-    house.worker()
-    eventually(all_ended, timeout=900)
-    account.recoveries.append(time.monotonic() - start)
-    check(account, mail, number)
-    assert (account.lost, account.duplicated) == (0, 0)
+    fault_report.rounds = 1
+    make_reminders(note, number, over=timedelta(hours=6))
+    deployment.beat()
+    deployment.worker()
+    await_all_sent(fault_report, timeout=900)
+    count_mails(fault_report, mail, number)
+    assert (fault_report.lost, fault_report.duplicated) == (0, 0)
     late = Delivery.objects.filter(is_late=True)
     assert number * 0.9 < late.count() < number
-    assert all(delivery.lateness_seconds >= 16 * 60 for delivery in late)  # type: ignore[operator]
-    assert max(delivery.lateness_seconds or 0 for delivery in late) > 5.9 * 3600
+    seconds = [delivery.lateness_seconds or 0 for delivery in late]
+    assert min(seconds) >= LATE_AFTER.total_seconds()
+    assert max(seconds) > 5.9 * 3600
     assert sum("(late)" in message["Subject"] for message in mail.messages) == late.count()
 
 
@@ -194,7 +220,7 @@ def test_six_hours_down_over_due_reminders(
 
 
 @pytest.mark.long
-def test_a_million_pending_reminders(note: Note):
+def test_sweep_reads_only_due_rows_when_a_million_are_pending(note: Note):
     assert_the_sweep_reads_only_what_is_due(note, 1_000_000)
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM reminders WHERE scheduled_at <= now()")
@@ -202,10 +228,10 @@ def test_a_million_pending_reminders(note: Note):
     assert sweep() == 10
 
 
-# --- 5. Every zone --------------------------------------------------------------------------
+# --- 5. Time zones --------------------------------------------------------------------------
 
 
 @pytest.mark.long
-def test_every_night_of_seven_years_in_every_zone():
+def test_occurrences_are_right_every_night_in_every_zone():
     for zone in ZONES:
         check_nights(zone)

@@ -1,126 +1,251 @@
-"""What gets lost is repeated, what is too old is ended or deleted, and twice is harmless."""
+"""The reconciler repeats lost messages, ends jobs that are too old, and deletes old rows."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
-from jobs.broker import queue_length
-from jobs.models import BackgroundJob, JobBatch
-from jobs.reconciler import reconcile
+from jobs.models import BackgroundJob, JobBatch, JobOutcomes
+from jobs.reconciler import (
+    KEEP_OUTCOMES,
+    PRUNE_BATCH_SIZE,
+    dispatch_waiting_batches,
+    fail_overdue_jobs,
+    prune,
+    reconcile,
+    republish_plans,
+)
 from jobs.runner import enqueue
 from jobs.tasks import run_batch
+from scribes.embedded.addresses import redis_url
+from scribes.messaging import broker
+from scribes.messaging.broker import queue_length
+from scribes.messaging.publishing import BUSY_QUEUE_REPUBLISH_FACTOR
 from scribes.models import User
-from tests.conftest import forget_queues
-from tests.jobs.conftest import batch_ids, counts, make_job, start
+from tests.helpers.counting import Counting
+from tests.helpers.factories import make_job
+from tests.helpers.jobs import (
+    batch_ids,
+    claim,
+    expire_leases,
+    item_counts,
+    run_job,
+    start_counting,
+)
+from tests.helpers.processes import run_concurrently
 
+pytestmark = pytest.mark.usefixtures("empty_queues")
 
-@pytest.fixture(autouse=True)
-def empty_queues(servers: None) -> None:
-    forget_queues()
+RunOnCommit = Callable[[], AbstractContextManager[list[Callable[[], Any]]]]
 
 
 @pytest.fixture
-def commits(django_capture_on_commit_callbacks):
-    """A block after which its messages are sent, as if its transaction had been committed."""
-    return lambda: django_capture_on_commit_callbacks(execute=True)
+def reconcile_and_publish(run_on_commit: RunOnCommit) -> Callable[[], None]:
+    """One round of the reconciler, whose messages are sent as if it had been committed."""
+
+    def run() -> None:
+        with run_on_commit():
+            reconcile()
+
+    return run
 
 
-def long_ago(seconds: float = 3600):
+def ago(seconds: float = 3600) -> datetime:
     return timezone.now() - timedelta(seconds=seconds)
 
 
-def test_a_queued_job_whose_message_was_lost_is_published_again(alice: User, commits):
+# --- Lost messages --------------------------------------------------------------------------
+
+
+def test_plan_is_published_again_when_its_message_was_lost(
+    alice: User, reconcile_and_publish: Callable[[], None]
+):
     enqueue(alice, "counting", {"count": 1})
-    BackgroundJob.objects.update(dispatched_at=long_ago(settings.JOB_REPUBLISH_SECONDS + 5))
-    with commits():
-        reconcile()
-    assert queue_length("default") == 1
-    with commits():
-        reconcile()
-    assert queue_length("default") == 1
+    BackgroundJob.objects.update(dispatched_at=ago(settings.JOB_REPUBLISH_SECONDS + 5))
+    reconcile_and_publish()
+    assert queue_length("control") == 1
+    reconcile_and_publish()
+    assert queue_length("control") == 1
 
 
-def test_a_message_that_may_still_wait_is_not_repeated(alice: User, commits):
+def test_plan_is_not_published_again_while_it_may_be_waiting(
+    alice: User, reconcile_and_publish: Callable[[], None]
+):
     enqueue(alice, "counting", {"count": 1})
-    with commits():
-        reconcile()
-    assert queue_length("default") == 0
+    reconcile_and_publish()
+    assert queue_length("control") == 0
 
 
-def test_while_other_messages_wait_one_counts_as_lost_much_later(alice: User, bob: User, commits):
-    with commits():
+def test_plan_counts_as_lost_much_later_in_a_busy_queue(
+    alice: User,
+    bob: User,
+    run_on_commit: RunOnCommit,
+    reconcile_and_publish: Callable[[], None],
+):
+    with run_on_commit():
         enqueue(bob, "counting", {"count": 1})
     enqueue(alice, "counting", {"count": 1})
     seconds = settings.JOB_REPUBLISH_SECONDS
-    BackgroundJob.objects.filter(user=alice).update(dispatched_at=long_ago(seconds + 5))
-    with commits():
-        reconcile()
-    assert queue_length("default") == 1
-    BackgroundJob.objects.filter(user=alice).update(dispatched_at=long_ago(10 * seconds + 5))
-    with commits():
-        reconcile()
-    assert queue_length("default") == 2
+    BackgroundJob.objects.filter(user=alice).update(dispatched_at=ago(seconds + 5))
+    reconcile_and_publish()
+    assert queue_length("control") == 1
+    long_ago = ago(seconds * BUSY_QUEUE_REPUBLISH_FACTOR + 5)
+    BackgroundJob.objects.filter(user=alice).update(dispatched_at=long_ago)
+    reconcile_and_publish()
+    assert queue_length("control") == 2
 
 
-def test_batches_whose_messages_were_lost_are_published_again(alice: User, commits):
-    start(alice, 700)
-    assert queue_length("default") == 0
-    JobBatch.objects.filter(number__lte=2).update(dispatched_at=long_ago())
-    with commits():
-        reconcile()
-    assert queue_length("default") == 2
+@pytest.mark.django_db(transaction=True)
+def test_plan_is_not_published_by_two_reconcilers(alice: User):
+    """The second one does not wait for the first one, either."""
+    make_job(alice, minutes_ago=60)
+    with transaction.atomic():
+        republish_plans(0)
+        run_concurrently(1, lambda _: republish_plans(0))
+        assert queue_length("control") == 0
+    assert queue_length("control") == 1
 
 
-def test_an_expired_lease_frees_the_batch_for_others(alice: User, commits):
-    job = start(alice, 10)
-    assert JobBatch.claim(batch_ids(job)[0], "a process that dies")
-    with commits():
-        reconcile()
-    assert (job.batches.get().status, queue_length("default")) == ("leased", 0)
-    JobBatch.objects.update(lease_expires_at=long_ago())
-    with commits():
-        reconcile()
-    assert (job.batches.get().status, queue_length("default")) == ("pending", 1)
+def test_batches_are_published_again_when_their_messages_were_lost(
+    alice: User, reconcile_and_publish: Callable[[], None]
+):
+    start_counting(alice, 700)
+    assert queue_length("control") == 0
+    JobBatch.objects.filter(number__lte=2).update(dispatched_at=ago())
+    reconcile_and_publish()
+    assert queue_length("control") == 2
+
+
+def test_batches_are_not_published_again_while_they_may_wait(
+    alice: User, reconcile_and_publish: Callable[[], None]
+):
+    start_counting(alice, 700)
+    JobBatch.objects.update(dispatched_at=ago(settings.JOB_REPUBLISH_SECONDS - 5))
+    reconcile_and_publish()
+    assert queue_length("control") == 0
+
+
+@pytest.mark.parametrize("job_type", ["counting", "retired_type"])
+def test_batches_are_published_to_the_queue_of_their_type(
+    alice: User,
+    bob: User,
+    monkeypatch,
+    reconcile_and_publish: Callable[[], None],
+    job_type: str,
+):
+    """A job type that no longer exists is left alone, and does not stop the others."""
+    monkeypatch.setattr(Counting, "queue", "embeddings")
+    start_counting(alice, 200)
+    gone = make_job(bob, job_type=job_type, status="running", total_items=1)
+    JobBatch.append(gone, [[1]])
+    JobBatch.objects.update(dispatched_at=None)
+    reconcile_and_publish()
+    assert queue_length("control") == 0
+    assert queue_length("embeddings") == (3 if job_type == "counting" else 2)
+    assert (gone.batches.get().dispatched_at is None) == (job_type == "retired_type")
+
+
+@pytest.mark.parametrize("status", ["queued", "completed", "failed", "cancelled"])
+def test_batches_of_jobs_that_do_not_run_are_not_published(
+    alice: User, reconcile_and_publish: Callable[[], None], status: str
+):
+    job = start_counting(alice, 200)
+    BackgroundJob.objects.update(status=status, dispatched_at=timezone.now())
+    JobBatch.objects.update(dispatched_at=ago())
+    job.batches.filter(number=2).update(dispatched_at=None)
+    before = list(JobBatch.objects.values())
+    reconcile_and_publish()
+    assert queue_length("control") == 0
+    assert list(JobBatch.objects.values()) == before
+
+
+def test_waiting_batches_are_dispatched_up_to_the_parallelism(
+    alice: User, bob: User, run_on_commit: RunOnCommit
+):
+    """Batches in progress, and those with a message in the queue, count."""
+    job, others = start_counting(alice, 700), start_counting(bob, 700)
+    JobBatch.objects.update(dispatched_at=None)
+    claim(job, number=1)
+    JobBatch.dispatch(job, 1)
+    with run_on_commit():
+        dispatch_waiting_batches()
+    assert JobBatch.in_flight(job) == JobBatch.in_flight(others) == settings.JOB_PARALLELISM
+    assert queue_length("control") == 2 * settings.JOB_PARALLELISM - 2
+    with run_on_commit():
+        dispatch_waiting_batches()
+    assert queue_length("control") == 2 * settings.JOB_PARALLELISM - 2
+
+
+def test_two_rounds_publish_no_more_than_one(
+    alice: User, reconcile_and_publish: Callable[[], None]
+):
+    job = start_counting(alice, 700)
+    JobBatch.objects.update(dispatched_at=None)
+    reconcile_and_publish()
+    reconcile_and_publish()
+    assert queue_length("control") == settings.JOB_PARALLELISM
+    for batch_id in batch_ids(job):
+        run_batch(batch_id)
+    reconcile()
+    job.refresh_from_db()
+    assert (job.status, item_counts(job)) == ("completed", (700, 0, 0))
+
+
+# --- Leases ---------------------------------------------------------------------------------
+
+
+def test_expired_lease_frees_the_batch(alice: User, reconcile_and_publish: Callable[[], None]):
+    job = start_counting(alice, 10)
+    claim(job, "a process that dies")
+    reconcile_and_publish()
+    assert (job.batches.get().status, queue_length("control")) == ("leased", 0)
+    expire_leases(job)
+    reconcile_and_publish()
+    assert (job.batches.get().status, queue_length("control")) == ("pending", 1)
     run_batch(*batch_ids(job))
     job.refresh_from_db()
-    assert (job.status, counts(job)) == ("completed", (10, 0, 0))
+    assert (job.status, item_counts(job)) == ("completed", (10, 0, 0))
 
 
-def test_a_renewed_lease_stays(alice: User):
-    job = start(alice, 10)
-    batch = JobBatch.claim(batch_ids(job)[0], "a slow process")
-    JobBatch.objects.update(lease_expires_at=long_ago())
-    assert batch
+def test_renewed_lease_is_kept(alice: User):
+    job = start_counting(alice, 10)
+    batch = claim(job, "a slow process")
+    expire_leases(job)
     assert batch.renew()
     reconcile()
     assert job.batches.get().status == "leased"
     assert batch.finish()
 
 
-def test_a_job_past_its_deadline_fails_and_keeps_what_is_done(alice: User):
-    job = start(alice, 200)
-    run_batch(batch_ids(job)[0])
-    BackgroundJob.objects.update(deadline_at=long_ago(1))
+# --- Deadlines ------------------------------------------------------------------------------
+
+
+def test_job_past_its_deadline_fails_and_keeps_its_results(half_done: BackgroundJob, alice: User):
+    BackgroundJob.objects.update(deadline_at=ago(1))
     reconcile()
-    job.refresh_from_db()
-    assert job.status == "failed"
-    assert "JOB_TIMEOUT" in job.error_message
-    assert job.completed_at is not None
-    assert job.processed_items == 100
+    half_done.refresh_from_db()
+    assert half_done.status == "failed"
+    assert "JOB_TIMEOUT_SECONDS" in half_done.error_message
+    assert half_done.completed_at is not None
+    assert half_done.processed_items == 100
     assert enqueue(alice, "counting", {"count": 1})[1]
 
 
-def test_the_deadline_counts_from_the_first_batch_and_not_from_the_request(alice: User, settings):
-    """Behind other people's jobs, one may wait for longer than it may take."""
-    settings.JOB_TIMEOUT = -1
-    job = start(alice, 300)
+def test_deadline_counts_from_the_first_batch(alice: User, settings):
+    """A job may wait behind the jobs of others for longer than it may take."""
+    settings.JOB_TIMEOUT_SECONDS = -1
+    job = start_counting(alice, 300)
     reconcile()
     first, second, _ = batch_ids(job)
-    settings.JOB_TIMEOUT = 60
+    settings.JOB_TIMEOUT_SECONDS = 60
     run_batch(first)
     job.refresh_from_db()
     deadline = job.deadline_at
@@ -131,28 +256,40 @@ def test_the_deadline_counts_from_the_first_batch_and_not_from_the_request(alice
     assert (job.status, job.processed_items, job.deadline_at) == ("running", 200, deadline)
 
 
-@pytest.mark.parametrize("planned", [True, False])
-def test_a_job_that_no_worker_begins_fails_after_a_day(alice: User, planned: bool):
-    job = start(alice, 1) if planned else enqueue(alice, "counting", {"count": 1})[0]
-    BackgroundJob.objects.update(created_at=long_ago(settings.JOB_QUEUE_TIMEOUT + 1))
+@pytest.mark.parametrize("is_planned", [True, False])
+def test_job_that_no_worker_starts_fails_after_a_day(alice: User, is_planned: bool):
+    job = start_counting(alice, 1) if is_planned else enqueue(alice, "counting", {"count": 1})[0]
+    BackgroundJob.objects.update(created_at=ago(settings.JOB_QUEUE_TIMEOUT_SECONDS + 1))
     reconcile()
     job.refresh_from_db()
     assert job.status == "failed"
-    assert "JOB_QUEUE_TIMEOUT" in job.error_message
+    assert "JOB_QUEUE_TIMEOUT_SECONDS" in job.error_message
     assert enqueue(alice, "counting", {"count": 1})[1]
 
 
-def test_old_jobs_are_pruned_but_for_the_newest_of_each_user_and_type(alice: User, bob: User):
-    def ended(user: User, minutes_ago: int, job_type: str = "counting") -> BackgroundJob:
-        at = long_ago(minutes_ago * 60)
-        return make_job(
-            user,
-            minutes_ago=minutes_ago,
-            status="completed",
-            completed_at=at,
-            job_type=job_type,
-        )
+def test_jobs_within_their_time_do_not_fail(alice: User, bob: User, half_done: BackgroundJob):
+    enqueue(bob, "counting", {"count": 1})
+    before = list(BackgroundJob.objects.values())
+    fail_overdue_jobs()
+    assert list(BackgroundJob.objects.values()) == before
 
+
+# --- Pruning --------------------------------------------------------------------------------
+
+
+def ended(
+    user: User, minutes_ago: int, job_type: str = "counting", status: str = "completed"
+) -> BackgroundJob:
+    return make_job(
+        user,
+        minutes_ago=minutes_ago,
+        status=status,
+        completed_at=ago(minutes_ago * 60),
+        job_type=job_type,
+    )
+
+
+def test_prune_keeps_the_newest_job_of_each_user_and_type(alice: User, bob: User):
     kept = [ended(alice, 70), ended(bob, 300), ended(alice, 200, "other"), ended(bob, 5, "other")]
     for minutes in range(100, 350):
         ended(alice, minutes)
@@ -162,15 +299,74 @@ def test_old_jobs_are_pruned_but_for_the_newest_of_each_user_and_type(alice: Use
     assert set(BackgroundJob.objects.all()) == set(kept)
 
 
-def test_two_reconcilers_are_as_good_as_one(alice: User, commits):
-    job = start(alice, 700)
-    JobBatch.objects.update(dispatched_at=None)
-    with commits():
-        reconcile()
-        reconcile()
-    assert queue_length("default") == settings.JOB_PARALLELISM
-    for batch_id in batch_ids(job):
-        run_batch(batch_id)
+def test_prune_keeps_jobs_that_ended_lately_or_are_active(alice: User):
+    minutes = settings.JOB_KEEP_RESULT_SECONDS // 60
+    kept = [ended(alice, 0), ended(alice, minutes - 1, status="failed")]
+    kept.append(make_job(alice, minutes_ago=500, status="running", job_type="counting"))
+    ended(alice, minutes + 1)
+    ended(alice, minutes + 1, status="failed")
+    ended(alice, minutes + 1, status="cancelled")
+    BackgroundJob.objects.filter(status="running").update(completed_at=ago(500 * 60))
+    prune()
+    assert set(BackgroundJob.objects.all()) == set(kept)
+
+
+def test_prune_keeps_the_outcomes_of_all_jobs_it_deletes(alice: User):
+    number = 2 * PRUNE_BATCH_SIZE + 1
+    for _ in range(number):
+        ended(alice, 200)
+    ended(alice, 200, status="failed")
+    ended(alice, 0)
+    prune()
+    assert BackgroundJob.objects.count() == 1
+    outcomes = JobOutcomes.objects.values_list("succeeded", "failed")
+    assert tuple(map(sum, zip(*outcomes, strict=True))) == (number, 1)
+
+
+def test_prune_deletes_old_outcomes(db: None):
+    def outcome(age: timedelta) -> JobOutcomes:
+        return JobOutcomes.objects.create(hour=timezone.now() - age, succeeded=1, failed=0)
+
+    outcome(KEEP_OUTCOMES + timedelta(minutes=1))
+    kept = outcome(KEEP_OUTCOMES - timedelta(minutes=1))
+    prune()
+    assert list(JobOutcomes.objects.all()) == [kept]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prune_counts_a_job_once_in_two_processes(alice: User):
+    """The second process does not wait for the first one, either."""
+    ended(alice, 200)
+    ended(alice, 0)
+    with transaction.atomic():
+        prune()
+        run_concurrently(1, lambda _: prune())
+    outcome = JobOutcomes.objects.get()
+    assert (outcome.succeeded, outcome.failed) == (1, 0)
+
+
+# --- Without a broker -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused_redis(empty_queues: None, tmp_path: Path, settings) -> Iterator[None]:
+    """Redis refuses connections."""
+    settings.REDIS_URL = redis_url(tmp_path)
+    broker.redis_client.cache_clear()
+    yield
+    broker.redis_client.cache_clear()
+
+
+@pytest.mark.usefixtures("refused_redis")
+def test_reconcile_does_the_rest_without_redis(alice: User):
+    job = start_counting(alice, 10)
+    claim(job)
+    expire_leases(job)
+    make_job(alice, job_type="late", status="running", deadline_at=ago(1))
+    ended(alice, 200, "old")
+    ended(alice, 0, "old")
     reconcile()
-    job.refresh_from_db()
-    assert (job.status, counts(job)) == ("completed", (700, 0, 0))
+    assert job.batches.get().status == "pending"
+    assert BackgroundJob.objects.get(job_type="late").status == "failed"
+    assert BackgroundJob.objects.filter(job_type="old").count() == 1
+    assert run_job(job).status == "completed"

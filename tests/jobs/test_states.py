@@ -24,7 +24,7 @@ from jobs.reconciler import reconcile
 from jobs.runner import JOB_TYPES, LeaseLost, _write, enqueue, retry_failed
 from jobs.tasks import plan_job, run_batch
 from scribes.models import User
-from tests.counting import counted, create_table
+from tests.helpers.counting import counted, create_table
 
 LONG_AGO = "2000-01-01T00:00:00Z"
 PLANS = {"3": "raise", "8": "skip"}

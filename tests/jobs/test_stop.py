@@ -9,12 +9,12 @@ import pytest
 
 from jobs.runner import enqueue
 from scribes.models import User
-from tests.counting import counted
-from tests.processes import Process, environment, eventually, running
+from tests.helpers.counting import counted
+from tests.helpers.processes import Process, environment, eventually, running
 
 
 def counting_worker(stack: ExitStack, folder: Path, name: str) -> Process:
-    command = f"celery -A scribes worker --include tests.counting -n {name}@%h".split()
+    command = f"celery -A scribes worker --include tests.helpers.counting -n {name}@%h".split()
     env = environment(WORKER_CONCURRENCY="1", JOB_BATCH_SIZE="10")
     return stack.enter_context(running(command, folder / f"{name}.log", env))
 

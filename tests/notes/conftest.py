@@ -7,4 +7,5 @@ import pytest
 
 @pytest.fixture
 def no_model(tmp_path: Path, settings) -> None:
+    """The default model is missing."""
     settings.EMBEDDING_MODEL = str(tmp_path / "nothing")

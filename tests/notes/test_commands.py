@@ -1,23 +1,21 @@
-"""manage.py regenerate_embeddings, as somebody at a shell meets it."""
+"""manage.py regenerate_embeddings, run as in a shell."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from jobs.models import BackgroundJob
-from notes.models import Note, Passage
+from notes.models import Passage
 from notes.tasks import embed_note
-from scribes.management.commands.demo import psalm
 from scribes.models import User
-from tests.notes.test_indexing import run
-from tests.processes import MANAGE, Process, environment
-
-Manage = Callable[..., subprocess.CompletedProcess[str]]
+from tests.helpers.factories import make_note
+from tests.helpers.jobs import run_job
+from tests.helpers.processes import MANAGE, Process, environment
+from tests.helpers.samples import psalm
 
 
 def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,9 +24,9 @@ def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_all_users_with_a_worker_and_plain_lines(alice: User, bob: User, worker: Process):
+def test_command_prints_lines_when_not_on_a_terminal(alice: User, bob: User, worker: Process):
     for user in (alice, bob):
-        Note.objects.create(user=user, **psalm(117))
+        make_note(user, **psalm(117))
     done = manage("regenerate_embeddings", "--all-users")
     assert done.returncode == 0, done.stderr
     assert "alice@example.com: job " in done.stdout
@@ -38,8 +36,8 @@ def test_all_users_with_a_worker_and_plain_lines(alice: User, bob: User, worker:
     assert manage("regenerate_embeddings", "--all-users", "--stale").returncode == 0
 
 
-def test_a_bar_on_a_terminal(alice: User, worker: Process):
-    Note.objects.create(user=alice, **psalm(117))
+def test_command_shows_a_bar_on_a_terminal(alice: User, worker: Process):
+    make_note(alice, **psalm(117))
     screen, terminal = os.openpty()
     command = [*MANAGE, "regenerate_embeddings", "--user", "alice@example.com"]
     process = subprocess.run(
@@ -54,28 +52,30 @@ def test_a_bar_on_a_terminal(alice: User, worker: Process):
     assert "1 of 1 notes" not in shown
 
 
-def test_a_dry_run_counts_and_starts_nothing(alice: User, capsys: pytest.CaptureFixture[str]):
-    Note.objects.create(user=alice, **psalm(117))
+def test_dry_run_prints_an_estimate_and_starts_no_job(
+    alice: User, capsys: pytest.CaptureFixture[str]
+):
+    make_note(alice, **psalm(117))
     call_command("regenerate_embeddings", "--user", "Alice@example.com", "--dry-run")
     assert "alice@example.com: 1 notes, about 1 passages" in capsys.readouterr().out
     assert not BackgroundJob.objects.exists()
 
 
-def test_failed_takes_only_what_failed(alice: User, bob: User, settings):
-    """Alice has the model of her first vectors, whatever the settings say."""
-    old = Note.objects.create(user=alice, **psalm(117))
+def test_failed_option_selects_failed_notes_only(alice: User, bob: User, settings):
+    """Alice keeps the model of her first vectors, whatever the settings say."""
+    old = make_note(alice, **psalm(117))
     embed_note(old.pk)
     settings.EMBEDDING_MODEL = "/nowhere"
-    his = Note.objects.create(user=bob, **psalm(133))
+    his = make_note(bob, **psalm(133))
     call_command("regenerate_embeddings", "--all-users", "--no-wait")
-    counts = {job.user: run(job).failed_items for job in BackgroundJob.objects.all()}
+    counts = {job.user: run_job(job).failed_items for job in BackgroundJob.objects.all()}
     assert counts == {alice: 0, bob: 1}
     call_command("regenerate_embeddings", "--all-users", "--failed", "--no-wait")
     again = BackgroundJob.objects.active().get()
     assert again.parameters["item_ids"] == [his.pk]
 
 
-def test_an_unknown_user_is_an_error(db: None):
+def test_unknown_user_is_an_error(db: None):
     with pytest.raises(CommandError, match=r"There is no user nobody@example\.com"):
         call_command("regenerate_embeddings", "--user", "nobody@example.com")
 
@@ -83,6 +83,6 @@ def test_an_unknown_user_is_an_error(db: None):
 @pytest.mark.parametrize(
     "arguments", [(), ("--user", "a", "--all-users"), ("--all-users", "--stale", "--failed")]
 )
-def test_arguments_that_make_no_sense_are_refused(arguments: tuple[str, ...]):
+def test_contradictory_arguments_are_refused(arguments: tuple[str, ...]):
     with pytest.raises(CommandError):
         call_command("regenerate_embeddings", *arguments)

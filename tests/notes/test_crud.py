@@ -9,8 +9,9 @@ from rest_framework.test import APIClient
 
 from notes.models import CONTENT_MAX_CHARACTERS, Note
 from scribes.models import User
+from tests.helpers.factories import make_note
 
-SERMON = {
+SERMON: dict[str, Any] = {
     "title": "Born again",
     "content": "# Nicodemus\n\nHe came **by night**.\n",
     "preacher": "C. H. Spurgeon",
@@ -21,10 +22,10 @@ SERMON = {
 
 @pytest.fixture
 def note(alice: User) -> Note:
-    return Note.objects.create(user=alice, **SERMON)
+    return make_note(alice, **SERMON)
 
 
-def test_create_keeps_every_field_as_typed(api: APIClient, alice: User):
+def test_create_stores_every_field_as_typed(api: APIClient, alice: User):
     response = api.post("/notes", SERMON)
     assert response.status_code == 201
     body = response.json()
@@ -33,7 +34,7 @@ def test_create_keeps_every_field_as_typed(api: APIClient, alice: User):
     assert api.get(f"/notes/{body['id']}").json() == body
 
 
-def test_a_title_is_all_that_is_needed(api: APIClient):
+def test_create_needs_only_a_title(api: APIClient):
     body = api.post("/notes", {"title": "Later"}).json()
     assert (body["content"], body["tags"], body["preacher"]) == ("", [], "")
 
@@ -52,56 +53,58 @@ def test_a_title_is_all_that_is_needed(api: APIClient):
         ({"scripture_refs": "x" * 2001}, "scripture_refs"),
     ],
 )
-def test_create_refuses_what_does_not_fit(api: APIClient, change: dict[str, Any], param: str):
+def test_create_refuses_invalid_fields(api: APIClient, change: dict[str, Any], param: str):
     response = api.post("/notes", SERMON | change)
     assert response.status_code == 400
     assert response.json()["errors"][0]["param"] == param
     assert not Note.objects.exists()
 
 
-def test_the_owner_is_not_for_the_client_to_say(api: APIClient, alice: User, bob: User):
+def test_create_ignores_fields_the_client_must_not_set(api: APIClient, alice: User, bob: User):
     body = api.post("/notes", SERMON | {"user": bob.pk, "text_hash": "0"}).json()
     assert Note.objects.get(pk=body["id"]).user == alice
 
 
-def test_patch_changes_only_what_it_names(api: APIClient, note: Note):
+def test_patch_changes_only_the_given_fields(api: APIClient, note: Note):
     body = api.patch(f"/notes/{note.pk}", {"tags": ["night"]}).json()
     assert (body["tags"], body["title"]) == (["night"], "Born again")
     assert body["updated_at"] > body["created_at"]
 
 
-def test_delete_is_final(api: APIClient, note: Note):
+def test_deleted_note_is_gone(api: APIClient, note: Note):
     assert api.delete(f"/notes/{note.pk}").status_code == 204
     assert api.get(f"/notes/{note.pk}").status_code == 404
     assert api.delete(f"/notes/{note.pk}").status_code == 404
 
 
-def test_list_has_the_one_edited_last_first(api: APIClient, alice: User):
-    notes = [Note.objects.create(user=alice, title=f"Note {n}") for n in range(3)]
+def test_list_starts_with_the_most_recently_edited_note(api: APIClient, alice: User):
+    notes = [make_note(alice, f"Note {n}") for n in range(3)]
     notes[0].save()
     body = api.get("/notes?limit=2").json()
     assert body["total"] == 3
     assert [note["title"] for note in body["notes"]] == ["Note 0", "Note 2"]
 
 
-def test_list_has_the_beginning_of_each_content(api: APIClient, alice: User, note: Note):
-    Note.objects.create(user=alice, title="Long", content="🙏" * CONTENT_MAX_CHARACTERS)
+def test_list_has_previews_instead_of_contents(api: APIClient, alice: User, note: Note):
+    make_note(alice, "Long", content="🙏" * CONTENT_MAX_CHARACTERS)
     answer = api.get("/notes?ordering=title")
     short, long = answer.json()["notes"]
     whole = api.get(f"/notes/{note.pk}").json()
     assert whole.pop("content") == SERMON["content"]
-    assert short == whole | {"beginning": SERMON["content"]}
-    assert long["beginning"] == "🙏" * 300
+    assert short == whole | {"preview": SERMON["content"]}
+    assert long["preview"] == "🙏" * 300
     assert len(answer.content) < 10_000
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "offset=-1"])
-def test_list_refuses_wrong_pages(api: APIClient, query: str):
+def test_list_refuses_invalid_pages(api: APIClient, query: str):
     assert api.get(f"/notes?{query}").status_code == 400
 
 
 @pytest.mark.parametrize("method", ["get", "patch", "delete"])
-def test_foreign_and_missing_notes_are_the_same_404(bobs_api: APIClient, note: Note, method: str):
+def test_notes_of_others_and_missing_notes_are_equal_404s(
+    bobs_api: APIClient, note: Note, method: str
+):
     foreign = getattr(bobs_api, method)(f"/notes/{note.pk}")
     missing = getattr(bobs_api, method)("/notes/999999999999999999999")
     assert foreign.status_code == missing.status_code == 404
@@ -110,16 +113,16 @@ def test_foreign_and_missing_notes_are_the_same_404(bobs_api: APIClient, note: N
     assert note.title == "Born again"
 
 
-def test_list_shows_only_ones_own(bobs_api: APIClient, note: Note):
+def test_list_contains_own_notes_only(bobs_api: APIClient, note: Note):
     assert bobs_api.get("/notes").json() == {"notes": [], "total": 0}
 
 
-def test_nobody_is_401(note: Note):
+def test_request_without_user_is_401(note: Note):
     assert APIClient().get("/notes").status_code == 401
     assert APIClient().post("/notes", SERMON).status_code == 401
     assert APIClient().get(f"/notes/{note.pk}").status_code == 401
 
 
-def test_wrong_methods_are_405(api: APIClient, note: Note):
+def test_unsupported_methods_are_405(api: APIClient, note: Note):
     assert api.delete("/notes").status_code == 405
     assert api.put(f"/notes/{note.pk}", SERMON).status_code == 405

@@ -1,4 +1,4 @@
-"""Which notes GET /notes and POST /semantic/search look at, and in which order GET /notes has them."""
+"""The filters of GET /notes and POST /semantic/search, and the order of GET /notes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from rest_framework.test import APIClient
 
 from notes.models import Note
 from scribes.models import User
+from tests.helpers.factories import make_note
 
-WAYS = ("list", "search")
+ENDPOINTS = ("list", "search")
 ORDERINGS = ("updated_at", "-updated_at", "created_at", "-created_at", "title", "-title")
 
 
 def write(user: User, title: str, created: str = "2025-06-15T12:00", **fields) -> Note:
-    """`created` and `updated` are set behind the model, which knows only now."""
     updated = fields.pop("updated", created)
-    note = Note.objects.create(user=user, title=title, **({"content": "By night."} | fields))
+    note = make_note(user, title, **({"content": "By night."} | fields))
+    # The model itself would store the current time.
     times = {"created_at": _utc(created), "updated_at": _utc(updated)}
     Note.objects.filter(pk=note.pk).update(**times)
     return note
@@ -28,18 +29,18 @@ def _utc(time: str) -> datetime:
     return datetime.fromisoformat(time).replace(tzinfo=UTC)
 
 
-def request(api: APIClient, way: str, filters: dict[str, Any]) -> Any:
-    if way == "list":
+def request(api: APIClient, endpoint: str, filters: dict[str, Any]) -> Any:
+    if endpoint == "list":
         return api.get("/notes", filters)
-    return api.post("/semantic/search", {"query": "night", "mode": "words"} | filters)
+    return api.post("/semantic/search", {"query": "night", "mode": "keyword"} | filters)
 
 
-def found(api: APIClient, way: str, **filters) -> list[str]:
-    """Titles, in alphabetical order: what the filters do to the order is not asked here."""
-    response = request(api, way, {"limit": 100} | filters)
+def found(api: APIClient, endpoint: str, **filters) -> list[str]:
+    """The titles of the notes found, in alphabetical order, since the order is tested elsewhere."""
+    response = request(api, endpoint, {"limit": 100} | filters)
     assert response.status_code == 200
     body = response.json()
-    notes = body["notes"] if way == "list" else [hit["note"] for hit in body["results"]]
+    notes = body["notes"] if endpoint == "list" else [hit["note"] for hit in body["results"]]
     return sorted(note["title"] for note in notes)
 
 
@@ -79,35 +80,33 @@ def library(alice: User, bob: User) -> None:
         ({"scripture": "John 3", "tags": ["john"]}, ""),
     ],
 )
-def test_finds_the_notes_that_all_filters_are_true_of(
-    api: APIClient, filters: dict[str, Any], expected: str
-):
-    for way in WAYS:
-        assert found(api, way, **filters) == list(expected), way
+def test_filters_must_all_match(api: APIClient, filters: dict[str, Any], expected: str):
+    for endpoint in ENDPOINTS:
+        assert found(api, endpoint, **filters) == list(expected), endpoint
 
 
 @pytest.mark.usefixtures("library")
-@pytest.mark.parametrize("way", WAYS)
-def test_never_finds_somebody_elses_notes(bobs_api: APIClient, way: str):
-    assert found(bobs_api, way) == ["His"]
-    assert found(bobs_api, way, tags=["john"], preacher="Spurgeon") == ["His"]
-    assert found(bobs_api, way, tags=["x"]) == []
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_filters_never_find_notes_of_other_users(bobs_api: APIClient, endpoint: str):
+    assert found(bobs_api, endpoint) == ["His"]
+    assert found(bobs_api, endpoint, tags=["john"], preacher="Spurgeon") == ["His"]
+    assert found(bobs_api, endpoint, tags=["x"]) == []
 
 
 @pytest.mark.usefixtures("library")
-def test_the_total_is_of_what_the_filters_leave(api: APIClient):
+def test_total_counts_filtered_notes(api: APIClient):
     body = api.get("/notes", {"tags": "john", "limit": "1", "offset": "1"}).json()
     assert (len(body["notes"]), body["total"]) == (1, 3)
     assert api.get("/notes", {"tags": "john", "offset": "3"}).json() == {"notes": [], "total": 3}
 
 
 @pytest.mark.usefixtures("library")
-def test_a_filter_left_empty_in_a_form_is_none(api: APIClient):
+def test_empty_filters_of_a_form_are_ignored(api: APIClient):
     empty = "preacher=&scripture=&date_from=&date_to=&ordering="
     assert api.get(f"/notes?{empty}").json()["total"] == 4
 
 
-WRONG = [
+INVALID = [
     ("tags", ["x" * 101]),
     ("tags", ["x"] * 51),
     ("tags", ["ok", ""]),
@@ -125,16 +124,16 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("param", "value"), WRONG)
-def test_refuses_wrong_values(api: APIClient, param: str, value: Any):
-    for way in WAYS:
-        response = request(api, way, {param: value})
-        assert response.status_code == 400, way
+@pytest.mark.parametrize(("param", "value"), INVALID)
+def test_filters_refuse_invalid_values(api: APIClient, param: str, value: Any):
+    for endpoint in ENDPOINTS:
+        response = request(api, endpoint, {param: value})
+        assert response.status_code == 400, endpoint
         assert response.json()["errors"][0]["param"].split(".")[0] == param
 
 
 @pytest.mark.parametrize("param", ["tags", "preacher", "scripture", "ordering"])
-def test_refuses_a_nul_character(api: APIClient, param: str):
+def test_filters_refuse_a_nul_character(api: APIClient, param: str):
     response = api.get("/notes", {param: "John 3\0"})
     assert response.status_code == 400
     assert response.json()["errors"][0]["param"].split(".")[0] == param
@@ -150,13 +149,13 @@ def test_refuses_a_nul_character(api: APIClient, param: str):
         ("date_to", 5),
     ],
 )
-def test_search_refuses_wrong_types(api: APIClient, param: str, value: Any):
+def test_search_refuses_filters_of_the_wrong_type(api: APIClient, param: str, value: Any):
     response = request(api, "search", {param: value})
     assert response.status_code == 400
     assert response.json()["errors"][0]["param"].split(".")[0] == param
 
 
-# --- The order ------------------------------------------------------------------------------
+# --- Order ----------------------------------------------------------------------------------
 
 
 def listed(api: APIClient, **query) -> list[int]:
@@ -165,7 +164,7 @@ def listed(api: APIClient, **query) -> list[int]:
 
 @pytest.fixture
 def shelf(alice: User) -> list[Note]:
-    """Three orders, each another one; two notes are alike in all of them."""
+    """Each of the three fields gives another order; two notes are equal in all of them."""
     return [
         write(alice, "b", "2025-01-01T12:00", updated="2025-03-02T12:00"),
         write(alice, "c", "2025-01-02T12:00", updated="2025-03-01T12:00"),
@@ -185,20 +184,20 @@ def shelf(alice: User) -> list[Note]:
         ("-title", [1, 0, 3, 2]),
     ],
 )
-def test_orders_the_list(api: APIClient, shelf: list[Note], ordering: str, expected: list[int]):
+def test_list_is_ordered_as_requested(
+    api: APIClient, shelf: list[Note], ordering: str, expected: list[int]
+):
     assert listed(api, ordering=ordering) == [shelf[n].pk for n in expected]
 
 
-def test_the_one_edited_last_is_first_unless_something_else_is_asked(
-    api: APIClient, shelf: list[Note]
-):
+def test_list_is_ordered_by_last_edit_by_default(api: APIClient, shelf: list[Note]):
     assert listed(api) == listed(api, ordering="-updated_at")
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-def test_equal_notes_keep_their_order_from_page_to_page(api: APIClient, alice: User, ordering: str):
-    notes = {write(alice, "The same").pk for _ in range(7)}
-    # An update moves a row to the end of the table, where a sort that is not stable finds it.
+def test_equal_notes_keep_their_order_across_pages(api: APIClient, alice: User, ordering: str):
+    notes = {write(alice, "Equal").pk for _ in range(7)}
+    # An update moves the row to the end of the table, where an unstable sort would return it last.
     Note.objects.filter(pk=min(notes)).update(preacher="Moved")
     whole = listed(api, ordering=ordering)
     pages = [listed(api, ordering=ordering, limit=2, offset=n) for n in (0, 2, 4, 6)]
@@ -207,11 +206,11 @@ def test_equal_notes_keep_their_order_from_page_to_page(api: APIClient, alice: U
 
 
 @pytest.mark.parametrize("ordering", ["id", "--title", "user", "content", "title,id", "?", "Title"])
-def test_refuses_other_orders(api: APIClient, ordering: str):
+def test_list_refuses_unknown_orders(api: APIClient, ordering: str):
     response = api.get("/notes", {"ordering": ordering})
     assert response.status_code == 400
     assert response.json()["errors"][0]["param"] == "ordering"
 
 
-def test_nobody_is_401(db: None):
+def test_request_without_user_is_401(db: None):
     assert APIClient().get("/notes?tags=john&ordering=title").status_code == 401

@@ -7,22 +7,23 @@ from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
 from notes.models import Note
-from scribes.management.commands.demo import psalm
 from scribes.models import User
-from tests.conftest import client_of
-from tests.notes.test_indexing import regenerate
-from tests.processes import at_once
+from tests.helpers.factories import make_note
+from tests.helpers.jobs import regenerate
+from tests.helpers.people import client_of
+from tests.helpers.processes import run_concurrently
+from tests.helpers.samples import psalm
 
 URL = "/semantic/regenerate-embeddings"
 
 
 @pytest.fixture
 def notes(alice: User) -> list[Note]:
-    notes = [Note.objects.create(user=alice, **psalm(n)) for n in (1, 23, 133)]
-    return [*notes, Note.objects.create(user=alice, title="Blank", content="  ")]
+    notes = [make_note(alice, **psalm(n)) for n in (1, 23, 133)]
+    return [*notes, make_note(alice, "Blank", content="  ")]
 
 
-def test_a_dry_run_counts_and_starts_nothing(api: APIClient, notes: list[Note]):
+def test_dry_run_estimates_without_starting_a_job(api: APIClient, notes: list[Note]):
     body = api.post(URL, {"dry_run": True}).json()
     assert body["notes"] == 3
     assert body["passages"] == pytest.approx(4, abs=2)
@@ -30,7 +31,7 @@ def test_a_dry_run_counts_and_starts_nothing(api: APIClient, notes: list[Note]):
     assert not BackgroundJob.objects.exists()
 
 
-def test_a_dry_run_knows_how_fast_it_went_before(api: APIClient, notes: list[Note]):
+def test_dry_run_uses_the_speed_of_earlier_jobs(api: APIClient, notes: list[Note]):
     job = regenerate(api)
     BackgroundJob.objects.filter(pk=job.pk).update(completed_at=job.started_at)
     assert api.post(URL, {"dry_run": True}).json()["seconds"] is None
@@ -42,7 +43,7 @@ def test_a_dry_run_knows_how_fast_it_went_before(api: APIClient, notes: list[Not
     assert api.post(URL, {"dry_run": True}).json()["seconds"] == round(year)
 
 
-def test_only_stale_embeds_what_has_changed(api: APIClient, notes: list[Note]):
+def test_only_stale_embeds_changed_notes(api: APIClient, notes: list[Note]):
     regenerate(api)
     assert api.post(URL, {"dry_run": True, "only_stale": True}).json()["notes"] == 0
     notes[1].content = "He maketh me to lie down."
@@ -53,7 +54,7 @@ def test_only_stale_embeds_what_has_changed(api: APIClient, notes: list[Note]):
     assert regenerate(api, only_stale=True).total_items == 0
 
 
-def test_eta_is_what_is_left_at_the_speed_so_far(api: APIClient, notes: list[Note]):
+def test_eta_is_the_remaining_work_at_the_current_speed(api: APIClient, notes: list[Note]):
     job = regenerate(api)
     BackgroundJob.objects.filter(pk=job.pk).update(
         status="running", total_items=8, completed_at=None
@@ -65,13 +66,13 @@ def test_eta_is_what_is_left_at_the_speed_so_far(api: APIClient, notes: list[Not
 
 
 @pytest.mark.parametrize("body", [{"dry_run": "perhaps"}, {"only_stale": 7}, []])
-def test_wrong_options_are_400(api: APIClient, body):
+def test_invalid_options_are_400(api: APIClient, body):
     assert api.post(URL, body).status_code == 400
 
 
 @pytest.mark.django_db(transaction=True)
-def test_fifty_requests_at_once_get_one_job(alice: User):
-    answers = at_once(50, lambda _: client_of(alice).post(URL))
+def test_fifty_concurrent_requests_start_one_job(alice: User):
+    answers = run_concurrently(50, lambda _: client_of(alice).post(URL))
     assert {answer.status_code for answer in answers} == {202}
     (job,) = BackgroundJob.objects.all()
     assert {answer.json()["task_id"] for answer in answers} == {str(job.pk)}

@@ -1,4 +1,4 @@
-"""References to scripture: how they are read, what is found by them, and at what cost."""
+"""Scripture references: how they are parsed, and how notes are found by them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import pytest
 from django.db import connection
 from rest_framework.test import APIClient
 
-from notes.models import Note, ScriptureReference
-from notes.scripture import MAX_REFERENCES, SCANNED_CHARACTERS, references, unreadable
+from notes.models import ScriptureReference
+from notes.scripture.references import (
+    MAX_REFERENCES,
+    MAX_SCANNED_CHARACTERS,
+    find_references,
+    unparsed_references,
+)
 from scribes.models import User
-from tests.plans import plans_of
+from tests.helpers.factories import make_note
+from tests.helpers.plans import plans_of
 
-# --- Text -> verses -------------------------------------------------------------------------
+# --- Parsing --------------------------------------------------------------------------------
 
 
 def ranges(field: str, text: str = "") -> list[tuple[int, int]]:
-    return [(verses.start, verses.end) for verses in references(field, text)]
+    return [(verses.start, verses.end) for verses in find_references(field, text)]
 
 
 @pytest.mark.parametrize(
@@ -50,9 +56,9 @@ def ranges(field: str, text: str = "") -> list[tuple[int, int]]:
         ),
     ],
 )
-def test_reads_references_wherever_they_stand(text: str, expected: list[tuple[int, int]]):
+def test_references_are_found_in_field_and_text(text: str, expected: list[tuple[int, int]]):
     assert ranges(text) == ranges("", text) == expected
-    assert unreadable(text) == []
+    assert unparsed_references(text) == []
 
 
 @pytest.mark.parametrize(
@@ -64,12 +70,12 @@ def test_reads_references_wherever_they_stand(text: str, expected: list[tuple[in
         ("Genesis–Exodus", [(1_001_001, 1_050_026), (2_001_001, 2_040_038)]),
     ],
 )
-def test_a_books_name_is_a_reference_in_the_field_only(field: str, expected: list[tuple[int, int]]):
+def test_book_name_is_a_reference_in_the_field_only(field: str, expected: list[tuple[int, int]]):
     assert ranges(field) == expected
     assert ranges("", field) == []
 
 
-def test_finds_references_in_running_text():
+def test_references_are_found_in_prose():
     text = """# Nicodemus (Jn 3:1-21)
 
 He came *by night*. “Ye must be born again” (John 3:7), says our Lord;
@@ -102,45 +108,48 @@ compare Ezek 36.26—27, and Titus 3:5.
         "John 99 - Acts 1",
     ],
 )
-def test_finds_none_where_there_is_none(text: str):
-    assert references("", text) == []
+def test_no_references_are_found_in_other_text(text: str):
+    assert find_references("", text) == []
 
 
-def test_what_cannot_be_read_does_not_hide_what_can():
+def test_invalid_references_do_not_hide_valid_ones():
     text = "Ask John.2 about Romans 5:1 - Acts 99:1, then read Titus 3:5 and John 3-999."
     assert ranges("", text) == [(56_003_005, 56_003_005)]
 
 
-def test_what_has_no_reference_is_named():
-    assert unreadable("Jn 3:16; the sermon ;\n John 22; Rom 8") == ["the sermon", "John 22"]
+def test_unparsed_references_returns_other_parts():
+    assert unparsed_references("Jn 3:16; the sermon ;\n John 22; Rom 8") == [
+        "the sermon",
+        "John 22",
+    ]
 
 
-def test_doubled_ones_count_once_in_order():
+def test_duplicate_references_are_returned_once():
     assert ranges("Jn 3:16; John 3.16", "Rom 8:28, said he. Jn 3:16; Rom 8:28") == [
         (43_003_016, 43_003_016),
         (45_008_028, 45_008_028),
     ]
 
 
-def test_at_most_so_many_references():
+def test_number_of_references_is_limited():
     verses = [f"Ps {chapter}:{verse}" for chapter in range(1, 151) for verse in range(1, 8)]
-    assert len(references("; ".join(verses))) == MAX_REFERENCES
-    assert len(references(", ".join(verses))) == MAX_REFERENCES
+    assert len(find_references("; ".join(verses))) == MAX_REFERENCES
+    assert len(find_references(", ".join(verses))) == MAX_REFERENCES
 
 
-def test_only_so_many_characters_are_looked_at():
+def test_number_of_scanned_characters_is_limited():
     last = "Jn 3:16"
-    spaces = " " * (SCANNED_CHARACTERS - len(last))
+    spaces = " " * (MAX_SCANNED_CHARACTERS - len(last))
     assert ranges("", spaces + last) == [(43_003_016, 43_003_016)]
     assert ranges("", spaces + " " * len(last) + last) == []
 
 
-# --- What is kept ---------------------------------------------------------------------------
+# --- Saving ---------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_understood_is_kept_as_typed_and_named(api: APIClient):
+def test_unparsed_references_are_stored_with_a_warning(api: APIClient):
     typed = "Jn 3:14–21; the sermon on  the mount"
-    warning = "scripture_refs: “the sermon on the mount” is no reference to scripture."
+    warning = "scripture_refs: “the sermon on the mount” is not a scripture reference."
     created = api.post("/notes", {"title": "Born again", "scripture_refs": typed})
     assert created.status_code == 201
     body = created.json()
@@ -151,30 +160,30 @@ def test_what_cannot_be_understood_is_kept_as_typed_and_named(api: APIClient):
     patched = api.patch(url, {"scripture_refs": "Jn 3:14–21; Matt 5"})
     assert (patched.status_code, patched.json()["warnings"]) == (200, [])
     assert api.patch(url, {"scripture_refs": "?"}).json()["warnings"] == [
-        "scripture_refs: “?” is no reference to scripture."
+        "scripture_refs: “?” is not a scripture reference."
     ]
 
 
 @pytest.mark.parametrize(
     "text", ["John 3-99999", "John.0", "Jude-Tobit 16", "John 3:21 - John 3:14"]
 )
-def test_no_reference_is_too_strange_to_save(api: APIClient, text: str):
+def test_notes_with_strange_references_are_saved(api: APIClient, text: str):
     note = {"title": "Strange", "content": text, "scripture_refs": text}
     assert api.post("/notes", note).status_code == 201
 
 
-# --- Notes by verse -------------------------------------------------------------------------
+# --- Filtering ------------------------------------------------------------------------------
 
 
-WAYS = ("list", "search")
+ENDPOINTS = ("list", "search")
 
 
-def found(api: APIClient, way: str, scripture: str) -> set[str]:
-    """The titles of the notes that either endpoint finds."""
-    if way == "list":
+def found(api: APIClient, endpoint: str, scripture: str) -> set[str]:
+    """The titles of the notes that the endpoint returns."""
+    if endpoint == "list":
         notes = api.get("/notes", {"scripture": scripture, "limit": "100"}).json()["notes"]
     else:
-        body = {"query": "night", "mode": "words", "scripture": scripture, "limit": 100}
+        body = {"query": "night", "mode": "keyword", "scripture": scripture, "limit": 100}
         notes = [hit["note"] for hit in api.post("/semantic/search", body).json()["results"]]
     return {note["title"] for note in notes}
 
@@ -191,7 +200,7 @@ def sermons(alice: User, bob: User) -> None:
         (alice, "None", {"content": "By night, said John, at 3:16."}),
         (bob, "His", {"scripture_refs": "Jn 3:16", "content": "By night."}),
     ]:
-        Note.objects.create(user=user, title=title, **fields)
+        make_note(user, title, **fields)
 
 
 @pytest.mark.usefixtures("sermons")
@@ -210,18 +219,18 @@ def sermons(alice: User, bob: User) -> None:
         ("3 John", set()),
     ],
 )
-def test_finds_notes_that_share_a_verse(api: APIClient, scripture: str, expected: set[str]):
-    for way in WAYS:
-        assert found(api, way, scripture) == expected, way
+def test_filter_finds_notes_that_share_a_verse(api: APIClient, scripture: str, expected: set[str]):
+    for endpoint in ENDPOINTS:
+        assert found(api, endpoint, scripture) == expected, endpoint
 
 
 @pytest.mark.usefixtures("sermons")
-@pytest.mark.parametrize("way", WAYS)
-def test_never_finds_somebody_elses_notes(bobs_api: APIClient, way: str):
-    assert found(bobs_api, way, "John") == {"His"}
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_filter_never_finds_notes_of_other_users(bobs_api: APIClient, endpoint: str):
+    assert found(bobs_api, endpoint, "John") == {"His"}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize(
     "edit",
     [
@@ -229,18 +238,18 @@ def test_never_finds_somebody_elses_notes(bobs_api: APIClient, way: str):
         {"scripture_refs": "", "tags": ["Jn 3:16"], "content": "By night, Rom 8:28"},
     ],
 )
-def test_an_edited_note_is_found_by_its_new_references_only(
-    api: APIClient, way: str, edit: dict[str, Any]
+def test_edited_note_is_found_by_new_references_only(
+    api: APIClient, endpoint: str, edit: dict[str, Any]
 ):
     note = {"title": "Edited", "scripture_refs": "Jn 3:16", "content": "By night."}
     url = f"/notes/{api.post('/notes', note).json()['id']}"
-    assert found(api, way, "Jn 3:16") == {"Edited"}
+    assert found(api, endpoint, "Jn 3:16") == {"Edited"}
     api.patch(url, edit)
-    assert found(api, way, "Jn 3:16") == set()
-    assert found(api, way, "Rom 8") == {"Edited"}
+    assert found(api, endpoint, "Jn 3:16") == set()
+    assert found(api, endpoint, "Rom 8") == {"Edited"}
 
 
-def test_a_reference_counts_when_it_moves_from_the_tags_to_its_field(api: APIClient):
+def test_reference_moved_from_tags_to_its_field_counts(api: APIClient):
     note = api.post("/notes", {"title": "Moved", "tags": ["Jn 3:16"]}).json()
     assert found(api, "list", "Jn 3:16") == set()
     api.patch(f"/notes/{note['id']}", {"scripture_refs": "Jn 3:16", "tags": []})
@@ -248,7 +257,7 @@ def test_a_reference_counts_when_it_moves_from_the_tags_to_its_field(api: APICli
 
 
 @pytest.mark.parametrize("scripture", ["by night", "John 22", "x" * 201])
-def test_nonsense_in_the_filter_is_a_400(api: APIClient, scripture: str):
+def test_invalid_filter_is_400(api: APIClient, scripture: str):
     for response in (
         api.get("/notes", {"scripture": scripture}),
         api.post("/semantic/search", {"query": "night", "scripture": scripture}),
@@ -257,11 +266,11 @@ def test_nonsense_in_the_filter_is_a_400(api: APIClient, scripture: str):
         assert response.json()["errors"][0]["param"] == "scripture"
 
 
-# --- The plan -------------------------------------------------------------------------------
+# --- Query plans ----------------------------------------------------------------------------
 
 
-NOTES, REFERENCES_OF_EACH = 2_000, 50
-# As its own rows are inserted, no foreign key has anything to say.
+NOTES, REFERENCES_PER_NOTE = 2_000, 50
+# Foreign keys are not checked, which takes too long for so many rows.
 FILL = """
 SET LOCAL session_replication_role = replica;
 INSERT INTO notes (user_id, title, content, preacher, tags, scripture_refs, text_hash,
@@ -277,9 +286,9 @@ ANALYZE notes, scripture_references;
 """
 
 
-def test_a_verse_among_100_000_references_is_found_through_the_index(api: APIClient, alice: User):
+def test_filter_reads_only_matching_index_entries(api: APIClient, alice: User):
     with connection.cursor() as cursor:
-        cursor.execute(FILL, {"user": alice.pk, "notes": NOTES, "each": REFERENCES_OF_EACH})
+        cursor.execute(FILL, {"user": alice.pk, "notes": NOTES, "each": REFERENCES_PER_NOTE})
     assert ScriptureReference.objects.filter(user=alice).count() == 100_000
     assert api.get("/notes?scripture=John 3:16").json()["total"] > 0
     plans = plans_of(lambda: api.get("/notes?scripture=John 3:16"), "scripture_references")

@@ -10,28 +10,30 @@ import pytest
 from django.db import connection, transaction
 from rest_framework.test import APIClient
 
-from notes import serving
-from notes.embedding import encoder
-from notes.indexing import EmbeddedNote, embed_notes, save_embedded
+from notes.embeddings.chunking import Span
+from notes.embeddings.encoder import encoder
+from notes.embeddings.pipeline import EmbeddedNote, embed_notes
+from notes.embeddings.rollout import default_model
+from notes.embeddings.store import save_embedded
 from notes.models import Note, Passage
-from notes.passages import Span
-from scribes.management.commands.demo import psalm
 from scribes.models import User
-from tests.conftest import client_of
-from tests.plans import plans_of
+from tests.helpers.factories import make_note
+from tests.helpers.people import client_of
+from tests.helpers.plans import plans_of
+from tests.helpers.samples import psalm
 
 PSALMS = (1, 8, 19, 22, 23, 51, 117, 121, 127, 133)
 
 
-def index(*notes: Note) -> None:
-    model = serving.default()
+def embed(*notes: Note) -> None:
+    model = default_model()
     save_embedded(embed_notes(list(notes), model), model)
 
 
 @pytest.fixture
 def psalms(alice: User) -> dict[int, Note]:
-    notes = {n: Note.objects.create(user=alice, **psalm(n)) for n in PSALMS}
-    index(*notes.values())
+    notes = {n: make_note(alice, **psalm(n)) for n in PSALMS}
+    embed(*notes.values())
     return notes
 
 
@@ -46,7 +48,7 @@ def titles(results: list[dict[str, Any]]) -> list[str]:
     return [result["note"]["title"] for result in results]
 
 
-def test_finds_what_is_meant_and_shows_where_it_stands(api: APIClient, psalms: dict[int, Note]):
+def test_search_finds_by_meaning_and_shows_the_passage(api: APIClient, psalms: dict[int, Note]):
     best = search(api, "Good it is when brothers live in peace with each other")[0]
     assert best["note"]["id"] == psalms[133].pk
     assert "content" not in best["note"]
@@ -56,7 +58,7 @@ def test_finds_what_is_meant_and_shows_where_it_stands(api: APIClient, psalms: d
     assert 0.3 < best["similarity_score"] <= 1
 
 
-def test_equals_brute_force_over_all_passages(api: APIClient, psalms: dict[int, Note]):
+def test_semantic_search_equals_brute_force(api: APIClient, psalms: dict[int, Note]):
     query = "The heavens tell of God's glory"
     vector = encoder().embed([query])[0]
     best: dict[int, float] = {}
@@ -64,14 +66,14 @@ def test_equals_brute_force_over_all_passages(api: APIClient, psalms: dict[int, 
         score = float(np.dot(vector, passage.vector))
         best[passage.note_id] = max(score, best.get(passage.note_id, -1))
     expected = sorted(best.items(), key=lambda item: -item[1])
-    found = search(api, query, mode="meaning", min_similarity=-1, limit=100)
+    found = search(api, query, mode="semantic", min_similarity=-1, limit=100)
     assert [result["note"]["id"] for result in found] == [note for note, _ in expected]
     scores = [result["similarity_score"] for result in found]
     assert scores == pytest.approx([score for _, score in expected], abs=1e-3)
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "meaning", "words"])
-def test_pages_fit_together(api: APIClient, psalms: dict[int, Note], mode: str):
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+def test_search_pages_are_consistent(api: APIClient, psalms: dict[int, Note], mode: str):
     def page(limit: int, offset: int = 0) -> list[tuple[str, float]]:
         query = {"mode": mode, "min_similarity": -1, "limit": limit, "offset": offset}
         return [(r["note"]["title"], r["score"]) for r in search(api, "lord praise", **query)]
@@ -79,31 +81,29 @@ def test_pages_fit_together(api: APIClient, psalms: dict[int, Note], mode: str):
     whole = page(len(PSALMS))
     assert [found for offset in (0, 3, 6, 9) for found in page(3, offset)] == whole[:12]
     assert len(dict(whole)) == len(whole) > 3
-    assert mode == "words" or len(whole) == len(PSALMS)
+    assert mode == "keyword" or len(whole) == len(PSALMS)
 
 
-def test_min_similarity_leaves_out_the_rest(api: APIClient, psalms: dict[int, Note]):
+def test_min_similarity_excludes_weaker_matches(api: APIClient, psalms: dict[int, Note]):
     query = "The Lord is my shepherd"
-    scores = [r["similarity_score"] for r in search(api, query, mode="meaning")]
-    found = search(api, query, mode="meaning", min_similarity=scores[1] - 1e-6)
+    scores = [r["similarity_score"] for r in search(api, query, mode="semantic")]
+    found = search(api, query, mode="semantic", min_similarity=scores[1] - 1e-6)
     assert [result["similarity_score"] for result in found] == scores[:2]
 
 
-def test_says_why_it_found_a_note(api: APIClient, psalms: dict[int, Note]):
-    new = Note.objects.create(
-        user=psalms[1].user, title="Not embedded yet", content="The shepherd's crook."
-    )
+def test_search_says_what_matched(api: APIClient, psalms: dict[int, Note]):
+    new = make_note(psalms[1].user, "Not embedded yet", content="The shepherd's crook.")
     found = {r["note"]["id"]: r for r in search(api, "the shepherd", limit=100)}
-    assert found[psalms[23].pk]["why"] == "both"
-    assert found[psalms[117].pk]["why"] == "meaning"
-    assert (found[new.pk]["why"], found[new.pk]["similarity_score"]) == ("words", None)
+    assert found[psalms[23].pk]["matched_by"] == "both"
+    assert found[psalms[117].pk]["matched_by"] == "semantic"
+    assert (found[new.pk]["matched_by"], found[new.pk]["similarity_score"]) == ("keyword", None)
     assert found[new.pk]["passage"]["text"] == "The shepherd's crook."
     assert "<mark>shepherd</mark>" in found[psalms[23].pk]["passage"]["excerpt"]
 
 
-def test_score_is_the_sum_of_reciprocal_ranks(api: APIClient, psalms: dict[int, Note]):
+def test_hybrid_score_is_the_sum_of_reciprocal_ranks(api: APIClient, psalms: dict[int, Note]):
     places: dict[int, float] = {}
-    for mode in ("meaning", "words"):
+    for mode in ("semantic", "keyword"):
         for place, result in enumerate(search(api, "shepherd", mode=mode, limit=100), 1):
             note = result["note"]["id"]
             places[note] = places.get(note, 0) + 1 / (60 + place)
@@ -112,13 +112,13 @@ def test_score_is_the_sum_of_reciprocal_ranks(api: APIClient, psalms: dict[int, 
     assert [r["score"] for r in hybrid] == sorted(places.values(), reverse=True)
 
 
-def test_never_finds_somebody_elses_notes(bobs_api: APIClient, psalms: dict[int, Note]):
+def test_search_never_finds_notes_of_other_users(bobs_api: APIClient, psalms: dict[int, Note]):
     assert search(bobs_api, "The Lord is my shepherd", min_similarity=-1) == []
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "meaning"])
+@pytest.mark.parametrize("mode", ["hybrid", "semantic"])
 @pytest.mark.parametrize(
-    ("excluded", "gone"),
+    ("exclusion", "gone"),
     [
         ("-waters", {1, 22, 23}),
         ('-"still waters"', {23}),
@@ -128,32 +128,30 @@ def test_never_finds_somebody_elses_notes(bobs_api: APIClient, psalms: dict[int,
         ("still-waters - shepherd", set()),
     ],
 )
-def test_a_minus_excludes_from_both_ways(
-    api: APIClient, psalms: dict[int, Note], mode: str, excluded: str, gone: set[int]
+def test_minus_excludes_from_both_searches(
+    api: APIClient, psalms: dict[int, Note], mode: str, exclusion: str, gone: set[int]
 ):
     found = search(
-        api, f"a quiet place to rest {excluded}", mode=mode, min_similarity=-1, limit=100
+        api, f"a quiet place to rest {exclusion}", mode=mode, min_similarity=-1, limit=100
     )
     assert set(titles(found)) <= {f"Psalm {n}" for n in PSALMS if n not in gone}
-    if mode == "meaning":
+    if mode == "semantic":
         assert len(found) == len(PSALMS) - len(gone)
 
 
-def test_what_is_excluded_is_not_what_is_meant(api: APIClient, psalms: dict[int, Note]):
-    plain = search(api, "rest", mode="meaning", min_similarity=-1, limit=100)
-    without = search(api, "rest -nicodemus", mode="meaning", min_similarity=-1, limit=100)
+def test_excluded_word_does_not_change_similarity(api: APIClient, psalms: dict[int, Note]):
+    plain = search(api, "rest", mode="semantic", min_similarity=-1, limit=100)
+    without = search(api, "rest -nicodemus", mode="semantic", min_similarity=-1, limit=100)
     assert [r["similarity_score"] for r in without] == [r["similarity_score"] for r in plain]
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "meaning"])
-def test_an_exclusion_alone_finds_the_other_notes(
-    api: APIClient, psalms: dict[int, Note], mode: str
-):
+@pytest.mark.parametrize("mode", ["hybrid", "semantic"])
+def test_exclusion_alone_finds_all_other_notes(api: APIClient, psalms: dict[int, Note], mode: str):
     found = search(api, "-waters", mode=mode, limit=100)
     assert set(titles(found)) == {f"Psalm {n}" for n in PSALMS if n not in (1, 22, 23)}
 
 
-def test_never_finds_deleted_notes_nor_old_texts(api: APIClient, psalms: dict[int, Note]):
+def test_search_never_finds_deleted_notes_or_old_texts(api: APIClient, psalms: dict[int, Note]):
     psalms[23].delete()
     psalms[22].content = "Nothing of what it said."
     psalms[22].save()
@@ -179,23 +177,23 @@ def test_never_finds_deleted_notes_nor_old_texts(api: APIClient, psalms: dict[in
         ([], None),
     ],
 )
-def test_refuses_wrong_queries(api: APIClient, body: Any, param: str | None):
+def test_search_refuses_invalid_queries(api: APIClient, body: Any, param: str | None):
     response = api.post("/semantic/search", body)
     assert response.status_code == 400
     assert response.json()["errors"][0].get("param") == param
 
 
-def test_nobody_is_401(db: None):
+def test_request_without_user_is_401(db: None):
     assert APIClient().post("/semantic/search", {"query": "a"}).status_code == 401
     assert APIClient().get("/semantic/status").status_code == 401
 
 
-def test_status_counts_what_can_be_found(api: APIClient, psalms: dict[int, Note], bob: User):
+def test_status_counts_notes_by_state(api: APIClient, psalms: dict[int, Note], bob: User):
     psalms[1].tags = ["another"]
     psalms[1].save()
-    Note.objects.create(user=psalms[1].user, title="Missing", content="He is there.")
-    Note.objects.create(user=psalms[1].user, title="Blank", content=" ")
-    Note.objects.create(user=bob, title="Not counted", content="It is his.")
+    make_note(psalms[1].user, "Missing")
+    make_note(psalms[1].user, "Blank", content=" ")
+    make_note(bob, "Not counted")
     assert api.get("/semantic/status").json() == {
         "total_notes": 12,
         "notes_with_embeddings": 9,
@@ -217,25 +215,25 @@ def test_status_without_notes_is_full_coverage(api: APIClient):
     assert api.get("/semantic/status").json()["coverage_percent"] == 100.0
 
 
-# --- The plan -------------------------------------------------------------------------------
+# --- Query plans ----------------------------------------------------------------------------
 
-NOTES_OF_A_BATCH = 50
-PASSAGES_OF_A_NOTE = 10
-PASSAGES_OF_A_BATCH = NOTES_OF_A_BATCH * PASSAGES_OF_A_NOTE
+NOTES_PER_BATCH = 50
+PASSAGES_PER_NOTE = 10
+PASSAGES_PER_BATCH = NOTES_PER_BATCH * PASSAGES_PER_NOTE
 
 
 def fill(users: list[User], batches: int) -> None:
-    """As jobs leave the table: a batch of one user's notes, then one of another's."""
-    model = serving.default()
+    """Fill the table as jobs do: a batch of notes of one user, then one of the next user."""
+    model = default_model()
     dice = np.random.default_rng(1)
-    spans = [Span(n, n + 1) for n in range(PASSAGES_OF_A_NOTE)]
-    hashes = ["-"] * PASSAGES_OF_A_NOTE
+    spans = [Span(n, n + 1) for n in range(PASSAGES_PER_NOTE)]
+    hashes = ["-"] * PASSAGES_PER_NOTE
     for user in users * batches:
         notes = Note.objects.bulk_create(
             Note(user=user, title="A note", content="x" * 20, text_hash="-")
-            for _ in range(NOTES_OF_A_BATCH)
+            for _ in range(NOTES_PER_BATCH)
         )
-        shape = NOTES_OF_A_BATCH, PASSAGES_OF_A_NOTE, 384
+        shape = NOTES_PER_BATCH, PASSAGES_PER_NOTE, 384
         vectors = dice.normal(size=shape).astype(np.float32)
         embedded = (
             EmbeddedNote(note, spans, hashes, own) for note, own in zip(notes, vectors, strict=True)
@@ -245,34 +243,34 @@ def fill(users: list[User], batches: int) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_search_reads_its_users_part_of_the_index_and_nothing_else(alice: User, bob: User):
-    """Also where the user has a third of all passages, and some that vacuum has not seen."""
+def test_search_reads_only_index_entries_of_its_user(alice: User, bob: User):
+    """Even if the user has a third of all passages, and some that vacuum has not processed yet."""
     fill([alice, bob, User.objects.create_user("carol@example.com")], batches=4)
     with connection.cursor() as cursor:
         cursor.execute("VACUUM (ANALYZE) passages")
-    for batches, heap_fetches in ((4, 0), (5, PASSAGES_OF_A_BATCH)):
+    for batches, heap_fetches in ((4, 0), (5, PASSAGES_PER_BATCH)):
         (nodes,) = plans_of(
-            lambda: search(client_of(alice), "rest", mode="meaning"), "AS similarity"
+            lambda: search(client_of(alice), "rest", mode="semantic"), "AS similarity"
         )
         (scan,) = [node for node in nodes if node.get("Relation Name") == "passages"]
         assert (scan["Node Type"], scan["Index Name"]) == ("Index Only Scan", "passages_of_user")
-        assert scan["Actual Rows"] == batches * PASSAGES_OF_A_BATCH
+        assert scan["Actual Rows"] == batches * PASSAGES_PER_BATCH
         assert heap_fetches <= scan["Heap Fetches"] <= heap_fetches * 1.1
         fill([alice], batches=1)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_search_carries_no_vectors_through_memory(alice: User):
-    """A user of 10,000 passages in a table where each note seems to have one would be sorted on disk.
-    With a sixteenth of the memory, so would one of 2,000."""
+def test_search_sorts_no_vectors_on_disk(alice: User):
+    """PostgreSQL would sort 10,000 passages on disk if it assumed that each note has only one. With a
+    sixteenth of the memory, this holds for 2,000 passages."""
     fill([alice], batches=4)
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE passages ALTER note_id SET (n_distinct = -1)")
         cursor.execute("VACUUM (ANALYZE) passages")
         cursor.execute("SET work_mem = '256kB'")
         try:
-            search_ = partial(search, client_of(alice), "rest", mode="meaning")
-            (nodes,) = plans_of(search_, "AS similarity")
+            run_search = partial(search, client_of(alice), "rest", mode="semantic")
+            (nodes,) = plans_of(run_search, "AS similarity")
         finally:
             cursor.execute("RESET work_mem")
             cursor.execute("ALTER TABLE passages ALTER note_id RESET (n_distinct)")

@@ -1,4 +1,4 @@
-"""`pytest tests/quality --quality`, which is `make quality`."""
+"""`make quality` runs `pytest tests/quality --quality`, which prints a table at the end."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from pathlib import Path
 
 import pytest
 
-table: list[tuple[str, ...]] = []
+rows: list[tuple[str, ...]] = []
 
 
 @pytest.fixture(scope="session")
-def lines() -> list[tuple[str, ...]]:
-    """Of the table that is printed at the end."""
-    return table
+def table() -> list[tuple[str, ...]]:
+    """The rows of the table, to which tests add theirs."""
+    return rows
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--quality"):
-        ours = [item for item in items if Path(__file__).parent in item.path.parents]
-        items[:] = [item for item in items if item not in ours]
-        config.hook.pytest_deselected(items=ours)
+        own = [item for item in items if Path(__file__).parent in item.path.parents]
+        items[:] = [item for item in items if item not in own]
+        config.hook.pytest_deselected(items=own)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if table:
+    if rows:
         terminalreporter.section("quality")
-        for row in [("search by", "nDCG@10", "recall@10"), ("---",) * 3, *table]:
+        for row in [("search", "nDCG@10", "recall@10"), ("---",) * 3, *rows]:
             terminalreporter.write_line("| " + " | ".join(row) + " |")

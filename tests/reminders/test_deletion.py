@@ -1,4 +1,4 @@
-"""What is deleted while it is swept, claimed and recorded: one waits for the other, never both."""
+"""Deleting what is being swept, claimed and recorded: one side waits for the other, never both."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from notes.models import Note
 from reminders.models import Delivery, Reminder
 from reminders.sweep import sweep as sweep_at
 from scribes.models import User
-from tests.conftest import client_of
-from tests.mail import MailServer
-from tests.processes import at_once, eventually
-from tests.reminders.conftest import make_reminder, send, somebody_waits_for_a_lock, sweep
+from tests.helpers.database import is_lock_awaited
+from tests.helpers.factories import make_note, make_reminder
+from tests.helpers.mail import MailServer
+from tests.helpers.people import client_of
+from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.reminders import send, sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-# --- What others do, as far as they get until somebody waits for them -----------------------
+# --- Work in progress: each function starts some and returns a function that finishes it ------
 
 
 def record() -> Callable[[], object]:
     list(Reminder.objects.order_by("pk").select_for_update(no_key=True))
-    return lambda: Delivery.objects.update(error="It was being sent.")
+    return lambda: Delivery.objects.update(error="A test.")
 
 
 def claim() -> Callable[[], object]:
-    """Of a digest: the first delivery is locked, and the second comes next."""
+    """Claim a digest: the first delivery is locked, and the second one follows."""
     first, second = Delivery.objects.order_by("pk").values_list("pk", flat=True)
     Delivery.objects.filter(pk=first).update(status="sending")
     return lambda: Delivery.objects.filter(pk=second).update(status="sending")
@@ -65,7 +67,7 @@ DELETIONS: dict[str, Callable[[Note], object]] = {
 
 @pytest.mark.parametrize("work", [record, claim, sweep_tomorrow])
 @pytest.mark.parametrize("delete", DELETIONS.values(), ids=DELETIONS.keys())
-def test_deleting_waits_for_what_is_under_way(
+def test_delete_waits_for_work_in_progress(
     note: Note, delete: Callable[[Note], object], work: Callable[[], Callable[[], object]]
 ):
     for _ in range(2):
@@ -79,20 +81,22 @@ def test_deleting_waits_for_what_is_under_way(
             delete(note)
             return
         with transaction.atomic():
-            goes_on = work()
+            finish = work()
             held.set()
-            eventually(somebody_waits_for_a_lock, timeout=20)
-            goes_on()
+            eventually(is_lock_awaited, timeout=20)
+            finish()
 
-    at_once(2, work_or_delete)
+    run_concurrently(2, work_or_delete)
     assert not Reminder.objects.exists()
     assert not Delivery.objects.exists()
 
 
-def test_a_user_goes_while_everything_is_swept_and_sent(mail: MailServer, note: Note, bob: User):
-    """Nobody deadlocks, and what others have is sent once all the same."""
-    his = Note.objects.create(user=bob, title="His")
-    for each in (note, his) * 25:
+def test_user_is_deleted_while_reminders_are_swept_and_sent(
+    mail: MailServer, note: Note, bob: User
+):
+    """Nothing deadlocks, and another user's reminders are sent once."""
+    bobs_note = make_note(bob)
+    for each in (note, bobs_note) * 25:
         make_reminder(each, channels=["email", "in_app"])
 
     def work(number: int) -> None:
@@ -103,7 +107,7 @@ def test_a_user_goes_while_everything_is_swept_and_sent(mail: MailServer, note: 
             sweep()
             send()
 
-    at_once(4, work)
+    run_concurrently(4, work)
     send()
     assert set(Reminder.objects.values_list("user", "status")) == {(bob.pk, "sent")}
     assert Delivery.objects.filter(status="sent").count() == 50
@@ -111,6 +115,6 @@ def test_a_user_goes_while_everything_is_swept_and_sent(mail: MailServer, note: 
     assert len(received) == len(set(received)) == 25
 
 
-def test_all_are_not_deleted_by_mistake(note: Note):
+def test_managers_cannot_delete_all_rows_by_mistake(note: Note):
     assert not hasattr(Note.objects, "delete")
     assert not hasattr(note.reminders, "delete")

@@ -1,4 +1,4 @@
-"""The links in a mail: signed, without signing in, and harmless to look at."""
+"""Signed links in mails: what they do, how often, and which are rejected."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from django.test import Client
 from django.utils import timezone
 
 from notes.models import Note
-from reminders.links import ACTIONS, SALT, link
+from reminders.links import ACTIONS, SALT, action_url
 from reminders.models import Delivery, Reminder
-from tests.mail import MailServer, body
-from tests.reminders.conftest import deliver, make_reminder
+from tests.helpers.factories import make_reminder
+from tests.helpers.mail import MailServer, body
+from tests.helpers.reminders import deliver
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def path(url: str) -> str:
     return url.removeprefix("http://localhost:8000")
 
 
-def test_the_mails_own_links_snooze_and_cancel(reminder: Reminder, mail: MailServer):
+def test_links_of_a_mail_snooze_and_cancel(reminder: Reminder, mail: MailServer):
     client = Client(enforce_csrf_checks=True)
     hour, day, cancel = re.findall(r"http\S+", body(mail.messages[0]))
     for url, distance in ((hour, timedelta(hours=1)), (day, timedelta(days=1))):
@@ -45,8 +46,8 @@ def test_the_mails_own_links_snooze_and_cancel(reminder: Reminder, mail: MailSer
     assert reminder.status == "cancelled"
 
 
-def test_the_mail_programs_own_button_is_one_post(reminder: Reminder, mail: MailServer):
-    """RFC 8058."""
+def test_unsubscribe_header_cancels_with_one_post(reminder: Reminder, mail: MailServer):
+    """RFC 8058: the mail program's own button sends one POST without a cookie."""
     url = mail.messages[0]["List-Unsubscribe"].strip(" <>")
     answer = Client(enforce_csrf_checks=True).post(
         path(url), "List-Unsubscribe=One-Click", content_type="application/x-www-form-urlencoded"
@@ -57,46 +58,51 @@ def test_the_mail_programs_own_button_is_one_post(reminder: Reminder, mail: Mail
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_to_look_at_a_link_changes_nothing(client: Client, delivery: Delivery, action: str):
+def test_link_changes_nothing_when_it_is_only_opened(
+    client: Client, delivery: Delivery, action: str
+):
     before = Reminder.objects.values().get()
-    page = client.get(path(link(delivery, action)))
+    page = client.get(path(action_url(delivery, action)))
     assert page.status_code == 200
     assert "<button" in page.content.decode()
     assert Reminder.objects.values().get() == before
 
 
-def test_twice_is_once(client: Client, delivery: Delivery):
+def test_cancel_link_works_once(client: Client, delivery: Delivery):
     for _ in range(2):
-        assert "Done" in client.post(path(link(delivery, "cancel"))).content.decode()
-    assert "can no longer" in client.post(path(link(delivery, "snooze-1h"))).content.decode()
+        assert "Done" in client.post(path(action_url(delivery, "cancel"))).content.decode()
+    assert "can no longer" in client.post(path(action_url(delivery, "snooze-1h"))).content.decode()
 
 
-def test_a_second_click_moves_nothing_and_says_when_it_comes(
+def test_snooze_link_changes_nothing_the_second_time(
     client: Client, mail: MailServer, delivery: Delivery
 ):
-    url, reminder = path(link(delivery, "snooze-1h")), delivery.reminder
-    assert "Done: it comes again on " in client.post(url).content.decode()
+    url, reminder = path(action_url(delivery, "snooze-1h")), delivery.reminder
+    assert "Done: you will be reminded again on " in client.post(url).content.decode()
     reminder.refresh_from_db()
     until = reminder.scheduled_at
     answer = client.post(url).content.decode()
-    assert f"Already snoozed: it comes again on {until:%A, %-d %B %Y, %H:%M} (UTC)." in answer
+    assert (
+        f"Already snoozed: you will be reminded again on {until:%A, %-d %B %Y, %H:%M} (UTC)."
+        in answer
+    )
     reminder.refresh_from_db()
     assert reminder.scheduled_at == until
-    # It has come again: the link in the new mail is another one.
+    # After the next reminder, its mail has a new link.
     Reminder.objects.update(scheduled_at=timezone.now(), rrule="")
     newer = deliver(reminder)
-    assert "has come again since" in client.post(url).content.decode()
-    assert "Done" in client.post(path(link(newer, "snooze-1h"))).content.decode()
+    assert "have been reminded again since" in client.post(url).content.decode()
+    assert "Done" in client.post(path(action_url(newer, "snooze-1h"))).content.decode()
 
 
-def test_the_page_shows_a_title_as_text(client: Client, delivery: Delivery, note: Note):
+def test_page_escapes_the_title(client: Client, delivery: Delivery, note: Note):
     Note.objects.filter(pk=note.pk).update(title="<script>alert(1)</script>")
-    assert "<script>" not in client.get(path(link(delivery, "cancel"))).content.decode()
+    assert "<script>" not in client.get(path(action_url(delivery, "cancel"))).content.decode()
 
 
-def test_forged_old_and_orphaned_links_are_404(client: Client, delivery: Delivery, monkeypatch):
+def test_forged_expired_and_orphaned_links_are_404(client: Client, delivery: Delivery, monkeypatch):
     reminder = delivery.reminder
-    url = path(link(delivery, "cancel"))
+    url = path(action_url(delivery, "cancel"))
     token = url.rsplit("/", 1)[1]
     forged = [
         token[:-1] + ("A" if token[-1] != "A" else "B"),

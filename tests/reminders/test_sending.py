@@ -1,4 +1,4 @@
-"""One delivery's way to the far end: what is tried again, what is not, and that none goes twice."""
+"""One delivery on its way: what is retried, what is not, and that nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -8,30 +8,25 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.conf import settings as django_settings
-from django.db import transaction
 from django.utils import timezone
 
-from jobs.broker import queue_length
 from notes.models import Note
-from reminders.models import Delivery, DeliveryAttempt, Notification, Reminder
-from reminders.sending import MAX_ATTEMPTS, delay, notify, release_expired, resend, wait
+from reminders.models import Delivery
+from reminders.retrying import retry_due_deliveries
+from reminders.sending import MAX_ATTEMPTS, backoff
 from reminders.tasks import send_deliveries
+from scribes.messaging.broker import queue_length
 from scribes.models import User
-from tests.conftest import forget_queues
-from tests.mail import MailServer, body
-from tests.processes import at_once, eventually
-from tests.reminders.conftest import (
-    again,
-    deliver,
-    make_reminder,
-    outcomes,
-    send,
-    somebody_waits_for_a_lock,
-    sweep,
-)
+from tests.helpers.factories import make_note, make_reminder
+from tests.helpers.mail import MailServer, body
+from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.reminders import deliver, outcomes, retry, send, sweep
+from tests.helpers.servers import delete_queues
+
+# --- The mail -------------------------------------------------------------------------------
 
 
-def test_an_e_mail_as_it_arrives(mail: MailServer, note: Note):
+def test_mail_has_text_html_headers_and_links(mail: MailServer, note: Note):
     reminder = make_reminder(note, message="Read it <again> & again", time_zone="Europe/Berlin")
     delivery = deliver(reminder)
     (message,) = mail.messages
@@ -50,6 +45,13 @@ def test_an_e_mail_as_it_arrives(mail: MailServer, note: Note):
     assert (delivery.status, delivery.attempts, outcomes(delivery)) == ("sent", 1, ["sent"])
 
 
+def test_mail_says_so_when_it_is_late(mail: MailServer, note: Note):
+    deliver(make_reminder(note, due_in=-timedelta(hours=1)))
+    (message,) = mail.messages
+    for kind in ("plain", "html"):
+        assert "Sorry, this reminder is late." in body(message, kind)
+
+
 @pytest.mark.parametrize(
     "title",
     [
@@ -62,7 +64,7 @@ def test_an_e_mail_as_it_arrives(mail: MailServer, note: Note):
         "\x01\x7f",
     ],
 )
-def test_a_title_gets_into_no_other_header(mail: MailServer, note: Note, title: str):
+def test_title_cannot_add_a_header(mail: MailServer, note: Note, title: str):
     Note.objects.filter(pk=note.pk).update(title=title)
     assert deliver(make_reminder(note)).status == "sent"
     (message,) = mail.messages
@@ -72,10 +74,13 @@ def test_a_title_gets_into_no_other_header(mail: MailServer, note: Note, title: 
     assert "\n" not in message["Subject"]
 
 
+# --- Retries and failures -------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("where", ["recipient", "message"])
 @pytest.mark.parametrize("code", [421, 450, 451, 452])
-def test_smtp_4xx_is_tried_again(mail: MailServer, note: Note, where: str, code: int):
-    refuse(mail, where, f"{code} Come back later")
+def test_smtp_4xx_is_retried(mail: MailServer, note: Note, where: str, code: int):
+    reject(mail, where, f"{code} Come back later")
     reminder = make_reminder(note)
     delivery = deliver(reminder)
     assert (delivery.status, reminder.status) == ("pending", "sending")
@@ -83,21 +88,21 @@ def test_smtp_4xx_is_tried_again(mail: MailServer, note: Note, where: str, code:
     assert delivery.next_attempt_at > timezone.now() + timedelta(seconds=20)
     send()
     assert outcomes(delivery) == ["postponed"]
-    relent(mail)
-    assert again(delivery).status == "sent"
+    accept(mail)
+    assert retry(delivery).status == "sent"
     assert outcomes(delivery) == ["postponed", "sent"]
     reminder.refresh_from_db()
     assert reminder.status == "sent"
 
 
-def refuse(mail: MailServer, where: str, answer: str) -> None:
+def reject(mail: MailServer, where: str, answer: str) -> None:
     if where == "recipient":
         mail.refuse_recipient = answer
     else:
         mail.answer = lambda message: answer
 
 
-def relent(mail: MailServer) -> None:
+def accept(mail: MailServer) -> None:
     mail.refuse_recipient = ""
     mail.answer = lambda message: "250 OK"
 
@@ -105,7 +110,7 @@ def relent(mail: MailServer) -> None:
 @pytest.mark.parametrize("where", ["recipient", "message"])
 @pytest.mark.parametrize("code", [550, 552, 554])
 def test_smtp_5xx_fails_at_once(mail: MailServer, note: Note, where: str, code: int):
-    refuse(mail, where, f"{code} Never")
+    reject(mail, where, f"{code} Never")
     reminder = make_reminder(note)
     delivery = deliver(reminder)
     assert (delivery.status, reminder.status) == ("failed", "failed")
@@ -114,8 +119,15 @@ def test_smtp_5xx_fails_at_once(mail: MailServer, note: Note, where: str, code: 
     assert mail.messages == []
 
 
-def test_a_refused_message_does_not_stop_the_next(mail: MailServer, note: Note, alice: User):
-    bad = Note.objects.create(user=alice, title="Bad")
+def test_reason_is_stored_with_nul_escaped(mail: MailServer, note: Note):
+    """PostgreSQL stores no NUL, but a server may answer with one."""
+    mail.answer = lambda message: "554 No\0thing"
+    delivery = deliver(make_reminder(note))
+    assert (delivery.status, delivery.error) == ("failed", "SMTP 554: No\\0thing")
+
+
+def test_rejected_message_does_not_stop_the_batch(mail: MailServer, note: Note, alice: User):
+    bad = make_note(alice, "Bad")
     mail.answer = lambda message: "554 No" if "Bad" in message["Subject"] else "250 OK"
     for each in (bad, note, bad, note):
         make_reminder(each)
@@ -125,10 +137,12 @@ def test_a_refused_message_does_not_stop_the_next(mail: MailServer, note: Note, 
     assert list(statuses) == ["failed", "sent", "failed", "sent"]
 
 
-def test_a_server_that_is_down_is_asked_once_a_batch(mail: MailServer, note: Note, settings):
+def test_mail_server_that_is_down_is_tried_once_per_batch(
+    mail: MailServer, note: Note, bob: User, settings
+):
     settings.EMAIL_PORT = 1
-    for _ in range(3):
-        make_reminder(note)
+    for each in (note, note, make_note(bob)):
+        make_reminder(each)
     make_reminder(note, channels=["in_app"])
     sweep()
     send()
@@ -142,12 +156,12 @@ def test_a_server_that_is_down_is_asked_once_a_batch(mail: MailServer, note: Not
     tried = Delivery.objects.get(channel="email", attempts=1)
     assert "cannot be reached" in tried.error
     settings.EMAIL_PORT = mail.port
-    again(tried)
+    retry(tried)
     send()
     assert len(mail.copies()) == len(mail.messages) == 3
 
 
-def test_after_the_last_attempt_it_has_failed(mail: MailServer, note: Note):
+def test_delivery_fails_after_the_last_attempt(mail: MailServer, note: Note):
     mail.answer = lambda message: "451 Later"
     reminder = make_reminder(note)
     sweep()
@@ -157,41 +171,22 @@ def test_after_the_last_attempt_it_has_failed(mail: MailServer, note: Note):
     assert delivery.error == f"Given up after {MAX_ATTEMPTS} attempts: SMTP 451: Later"
 
 
-def test_delays_grow_up_to_a_day_and_differ():
+def test_backoff_grows_up_to_a_day_with_jitter():
     for attempts in range(1, MAX_ATTEMPTS):
         full = min(timedelta(minutes=1) * 3 ** (attempts - 1), timedelta(days=1))
-        drawn = {delay(attempts) for _ in range(20)}
+        drawn = {backoff(attempts) for _ in range(20)}
         assert len(drawn) > 1
         assert full / 2 <= min(drawn)
         assert max(drawn) <= full
 
 
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ("120", timedelta(seconds=120)),
-        ("0", timedelta(seconds=1)),
-        ("999999999999999", timedelta(days=1)),
-        ("Wed, 01 Jan 2020 00:00:00 GMT", timedelta(seconds=1)),
-        ("Wed, 01 Jan 2098 00:00:00 GMT", timedelta(days=1)),
-        ("", None),
-        ("soon", None),
-        ("-5", None),
-        ("9" * 5000, None),
-        ("Wed, 01 Jan 99999 00:00:00 GMT", None),
-    ],
-)
-def test_retry_after(header: str, expected: timedelta | None):
-    assert wait(header, timezone.now()) == expected
-
-
-def test_a_disabled_account_gets_nothing(mail: MailServer, note: Note, alice: User):
+def test_disabled_account_gets_nothing(mail: MailServer, note: Note, alice: User):
     User.objects.filter(pk=alice.pk).update(is_active=False)
     delivery = deliver(make_reminder(note))
     assert (delivery.status, mail.messages) == ("failed", [])
 
 
-def test_one_channel_that_arrives_is_enough(mail: MailServer, note: Note):
+def test_reminder_is_sent_when_one_channel_succeeds(mail: MailServer, note: Note):
     mail.answer = lambda message: "554 Never"
     reminder = make_reminder(note, channels=["email", "in_app"])
     deliver(reminder)
@@ -205,7 +200,7 @@ def test_one_channel_that_arrives_is_enough(mail: MailServer, note: Note):
 # --- Not twice ------------------------------------------------------------------------------
 
 
-def test_a_message_delivered_again_sends_nothing(mail: MailServer, note: Note):
+def test_repeated_message_sends_nothing(mail: MailServer, note: Note):
     delivery = deliver(make_reminder(note))
     send_deliveries([str(delivery.pk)])
     send_deliveries([str(delivery.pk)] * 3)
@@ -213,83 +208,50 @@ def test_a_message_delivered_again_sends_nothing(mail: MailServer, note: Note):
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_eight_processes_with_one_message_send_it_once(mail: MailServer, note: Note):
+def test_eight_processes_with_one_message_send_once(mail: MailServer, note: Note):
     for _ in range(20):
         make_reminder(note)
     sweep()
     ids = [str(pk) for pk in Delivery.objects.values_list("pk", flat=True)]
-    at_once(8, lambda n: send_deliveries(ids))
+    run_concurrently(8, lambda n: send_deliveries(ids))
     assert len(mail.messages) == len(mail.copies()) == 20
     assert set(Delivery.objects.values_list("status", "attempts")) == {("sent", 1)}
-
-
-def test_who_lost_the_lease_writes_nothing(mail: MailServer, note: Note):
-    """While the mail is under way its lease runs out, and another process sends it, too."""
-    reminder = make_reminder(note)
-    sweep()
-    (delivery,) = reminder.deliveries.all()
-
-    claimed = Delivery.claim(delivery)
-    assert len(claimed) == 1
-    lose_leases()
-    send_deliveries([str(delivery.pk)])
-    assert not claimed[0].record("failed", "I had enough", status="failed")  # type: ignore[arg-type]
-    delivery.refresh_from_db()
-    assert (delivery.status, delivery.attempts, delivery.error) == ("sent", 2, "")
-    assert outcomes(delivery) == ["lost", "sent"]
-
-
-def lose_leases() -> None:
-    Delivery.objects.sending().update(lease_expires_at="2000-01-01T00:00:00Z")
-    resend()
-
-
-def test_cancelled_while_it_is_sent_it_is_not_tried_again(mail: MailServer, note: Note):
-    reminder = make_reminder(note)
-    sweep()
-    (delivery,) = Delivery.claim(reminder.deliveries.get())
-    assert reminder.cancel()
-    lose_leases()
-    delivery.refresh_from_db()
-    assert delivery.status == "cancelled"
-    send()
-    assert mail.messages == []
 
 
 @pytest.mark.usefixtures("transactional_db")
 @pytest.mark.parametrize(("answer", "arrived"), [("250 OK", 1), ("451 Later", 0)])
 @pytest.mark.parametrize("rrule", ["", "FREQ=DAILY"])
-def test_snoozed_while_it_is_sent_it_is_not_tried_again_and_comes_then(
+def test_delivery_is_not_retried_when_snoozed_meanwhile(
     mail: MailServer, note: Note, answer: str, arrived: int, rrule: str
 ):
-    """What is under way counts as sent, and the snooze is an occurrence of its own."""
+    """The delivery in progress counts as sent, and the snooze is an occurrence of its own."""
     reminder = make_reminder(note, rrule=rrule)
-    following = reminder.scheduled_at + timedelta(days=1)
+    next_time = reminder.scheduled_at + timedelta(days=1)
     sweep()
-    under_way, snoozed = Event(), Event()
+    in_progress, snoozed = Event(), Event()
 
-    def take(message) -> str:
-        under_way.set()
+    def answer_after_the_snooze(message) -> str:
+        in_progress.set()
         assert snoozed.wait(20)
         return answer
 
     def send_or_snooze(number: int) -> None:
         if number:
-            assert under_way.wait(20)
+            assert in_progress.wait(20)
             assert reminder.snooze(timezone.now() + timedelta(seconds=1))
             snoozed.set()
         else:
             send()
 
-    mail.answer = take
-    at_once(2, send_or_snooze)
+    mail.answer = answer_after_the_snooze
+    run_concurrently(2, send_or_snooze)
     first = reminder.deliveries.get()
     assert first.status == ("sent" if arrived else "cancelled")
     reminder.refresh_from_db()
     assert reminder.status == "pending"
-    relent(mail)
+    accept(mail)
     Delivery.objects.update(next_attempt_at=timezone.now())
-    resend()
+    retry_due_deliveries()
     send()
     assert len(mail.messages) == arrived
     eventually(lambda: sweep() == 1)
@@ -297,37 +259,12 @@ def test_snoozed_while_it_is_sent_it_is_not_tried_again_and_comes_then(
     reminder.refresh_from_db()
     assert len(mail.messages) == len(mail.copies()) == arrived + 1
     if rrule:
-        assert (reminder.status, reminder.scheduled_at) == ("pending", following)
+        assert (reminder.status, reminder.scheduled_at) == ("pending", next_time)
     else:
         assert reminder.status == "sent"
 
 
-@pytest.mark.usefixtures("transactional_db")
-def test_who_records_before_the_release_goes_first(mail: MailServer, note: Note):
-    """The lease has run out, but the mail server's answer came in time for the record."""
-    reminder = make_reminder(note)
-    sweep()
-    (claimed,) = Delivery.claim(reminder.deliveries.get())
-    Delivery.objects.update(lease_expires_at=timezone.now())
-    held = Event()
-
-    def record_or_release(number: int) -> None:
-        if number:
-            held.wait(10)
-            release_expired()
-            return
-        with transaction.atomic():
-            Reminder.objects.select_for_update(no_key=True).get(pk=reminder.pk)
-            held.set()
-            eventually(somebody_waits_for_a_lock, timeout=20)
-            assert claimed.record(DeliveryAttempt.Outcome.SENT, "", status="sent")
-
-    at_once(2, record_or_release)
-    delivery = reminder.deliveries.get()
-    assert (delivery.status, outcomes(delivery)) == ("sent", ["sent"])
-
-
-def test_what_waits_goes_with_its_reminder(mail: MailServer, note: Note):
+def test_pending_delivery_is_cancelled_with_its_reminder(mail: MailServer, note: Note):
     reminder = make_reminder(note)
     sweep()
     assert reminder.cancel()
@@ -335,49 +272,19 @@ def test_what_waits_goes_with_its_reminder(mail: MailServer, note: Note):
     assert (reminder.deliveries.get().status, mail.messages) == ("cancelled", [])
 
 
-# --- Again ----------------------------------------------------------------------------------
+# --- Long batches ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def empty_queues(servers: None) -> None:
-    forget_queues()
-
-
-@pytest.mark.usefixtures("empty_queues")
-def test_lost_messages_are_sent_again_but_not_at_once(note: Note, commits):
-    make_reminder(note)
-    sweep()
-    with commits():
-        resend()
-    assert queue_length("reminders") == 0
-    Delivery.objects.update(dispatched_at=timezone.now() - timedelta(minutes=2))
-    with commits():
-        resend()
-        resend()
-    assert queue_length("reminders") == 1
-
-
-@pytest.mark.usefixtures("empty_queues")
-def test_while_messages_wait_one_counts_as_lost_much_later(note: Note, commits):
-    make_reminder(note)
-    with commits():
-        sweep()
-    assert queue_length("reminders") == 1
-    Delivery.objects.update(dispatched_at=timezone.now() - timedelta(minutes=2))
-    with commits():
-        resend()
-    assert queue_length("reminders") == 1
-
-
-@pytest.mark.usefixtures("empty_queues")
-def test_what_takes_too_long_goes_on_in_another_message(
-    mail: MailServer, note: Note, commits, monkeypatch
+@pytest.mark.usefixtures("servers")
+def test_batch_continues_in_a_new_message_when_it_takes_long(
+    mail: MailServer, note: Note, run_on_commit, monkeypatch
 ):
+    delete_queues()
     monkeypatch.setattr("reminders.sending.SEND_SECONDS", 0)
     make_reminder(note)
     sweep()
     before = Delivery.objects.get().dispatched_at
-    with commits():
+    with run_on_commit():
         send()
     assert mail.messages == []
     assert queue_length("reminders") == 1
@@ -385,57 +292,4 @@ def test_what_takes_too_long_goes_on_in_another_message(
     assert delivery.dispatched_at is not None
     assert before is not None
     assert delivery.dispatched_at > before
-    forget_queues()
-
-
-@pytest.mark.usefixtures("empty_queues")
-def test_what_is_to_be_tried_again_gets_a_message_when_its_time_comes(
-    mail: MailServer, note: Note, commits
-):
-    mail.answer = lambda message: "451 Later"
-    delivery = deliver(make_reminder(note))
-    with commits():
-        resend()
-    assert queue_length("reminders") == 0
-    Delivery.objects.filter(pk=delivery.pk).update(next_attempt_at=timezone.now())
-    with commits():
-        resend()
-    assert queue_length("reminders") == 1
-    forget_queues()
-
-
-def test_a_dead_process_is_noted_and_made_up_for(mail: MailServer, note: Note):
-    reminder = make_reminder(note)
-    sweep()
-    Delivery.claim(reminder.deliveries.get())
-    send()
-    assert mail.messages == []
-    lose_leases()
-    send()
-    assert outcomes(reminder.deliveries.get()) == ["lost", "sent"]
-    assert len(mail.messages) == 1
-
-
-def test_a_delivery_that_kills_every_process_ends(mail: MailServer, note: Note):
-    reminder = make_reminder(note)
-    sweep()
-    for _ in range(MAX_ATTEMPTS):
-        assert Delivery.claim(reminder.deliveries.get())
-        lose_leases()
-    reminder.refresh_from_db()
-    assert (reminder.deliveries.get().status, reminder.status) == ("failed", "failed")
-
-
-# --- In-app ---------------------------------------------------------------------------------
-
-
-def test_a_notification_is_one_row_even_after_a_crash(note: Note):
-    reminder = make_reminder(note, channels=["in_app"], message="Now")
-    sweep()
-    (claimed,) = Delivery.claim(reminder.deliveries.get())
-    notify(claimed)
-    lose_leases()
-    send()
-    (notification,) = Notification.objects.all()
-    assert (notification.title, notification.message) == ("Rest", "Now")
-    assert Reminder.objects.get().status == "sent"
+    delete_queues()

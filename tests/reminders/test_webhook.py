@@ -1,4 +1,4 @@
-"""Webhooks: signed, tried again, and never to an address inside."""
+"""Webhooks: signed, retried, and never sent to an internal address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import socket
 import ssl
 import subprocess
 import time
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Event, Thread
@@ -21,24 +22,28 @@ from notes.models import Note
 from reminders import webhook
 from reminders.models import Delivery, ReminderPreferences
 from scribes.models import User
-from tests.mail import Listener, MailServer, WebServer
-from tests.reminders.conftest import again, deliver, make_reminder, outcomes, send, sweep
+from tests.helpers.factories import make_note, make_reminder
+from tests.helpers.mail import Listener, MailServer, WebServer
+from tests.helpers.reminders import deliver, outcomes, retry, send, sweep
+from tests.reminders.conftest import Prefer
+
+# --- Calls ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def preferences(hook: WebServer, api: APIClient, alice: User) -> ReminderPreferences:
     answer = api.patch("/reminders/preferences", {"webhook_url": hook.url})
     assert answer.status_code == 200
-    return ReminderPreferences.of(alice)
+    return ReminderPreferences.for_user(alice)
 
 
-def remind(note: Note, **fields) -> Delivery:
+def deliver_webhook(note: Note, **fields) -> Delivery:
     return deliver(make_reminder(note, channels=["webhook"], **fields))
 
 
 @pytest.mark.usefixtures("preferences")
-def test_what_arrives_is_signed(hook: WebServer, api: APIClient, note: Note):
-    delivery = remind(note, message="Now", time_zone="Europe/Berlin")
+def test_call_is_signed(hook: WebServer, api: APIClient, note: Note):
+    delivery = deliver_webhook(note, message="Now", time_zone="Europe/Berlin")
     assert (delivery.status, outcomes(delivery)) == ("sent", ["sent"])
     ((path, headers, content),) = hook.requests
     assert path == "/hook"
@@ -48,15 +53,20 @@ def test_what_arrives_is_signed(hook: WebServer, api: APIClient, note: Note):
     assert payload["type"] == "reminder.due"
     assert payload["data"]["title"] == "Rest"
     assert payload["data"]["message"] == "Now"
+    occurrence_at = datetime.fromisoformat(payload["data"]["occurrence_at"])
+    assert occurrence_at == delivery.occurrence_at
     with pytest.raises(WebhookVerificationError):
         Webhook(secret).verify(content.replace(b"Now", b"Not"), headers)
 
 
 @pytest.mark.usefixtures("preferences")
-def test_a_renewed_secret_signs_the_next_one(hook: WebServer, api: APIClient, note: Note):
+def test_call_is_signed_with_the_new_secret_after_a_rotation(
+    hook: WebServer, api: APIClient, note: Note
+):
     old = api.get("/reminders/preferences").json()["webhook_secret"]
-    new = api.post("/reminders/preferences/renew", {"of": "webhook"}).json()["webhook_secret"]
-    remind(note)
+    url = "/reminders/preferences/rotate-secret"
+    new = api.post(url, {"secret": "webhook"}).json()["webhook_secret"]
+    deliver_webhook(note)
     ((_, headers, content),) = hook.requests
     Webhook(new).verify(content, headers)
     with pytest.raises(WebhookVerificationError):
@@ -65,59 +75,89 @@ def test_a_renewed_secret_signs_the_next_one(hook: WebServer, api: APIClient, no
 
 @pytest.mark.usefixtures("preferences")
 @pytest.mark.parametrize("status", [500, 503, 429, 404, 301])
-def test_other_answers_are_tried_again_under_the_same_id(hook: WebServer, note: Note, status: int):
+def test_other_status_is_retried_with_the_same_id(hook: WebServer, note: Note, status: int):
     hook.statuses = [status, 204]
     hook.headers = {"Location": "/elsewhere"}
-    delivery = remind(note)
+    delivery = deliver_webhook(note)
     assert (delivery.status, delivery.error) == ("pending", f"HTTP {status}")
-    assert again(delivery).status == "sent"
+    assert retry(delivery).status == "sent"
     assert outcomes(delivery) == ["postponed", "sent"]
     assert {path for path, _, _ in hook.requests} == {"/hook"}
     assert len({headers["webhook-id"] for _, headers, _ in hook.requests}) == 1
 
 
 @pytest.mark.usefixtures("preferences")
-def test_retry_after_is_kept(hook: WebServer, note: Note):
+def test_retry_after_is_respected(hook: WebServer, note: Note):
     hook.statuses, hook.headers = [429], {"Retry-After": "7200"}
-    delivery = remind(note)
-    distance = delivery.next_attempt_at - timezone.now()
-    assert timedelta(seconds=7100) < distance <= timedelta(seconds=7200)
+    delivery = deliver_webhook(note)
+    delay = delivery.next_attempt_at - timezone.now()
+    assert timedelta(seconds=7100) < delay <= timedelta(seconds=7200)
 
 
-def test_410_ends_it_and_the_address(hook: WebServer, preferences: ReminderPreferences, note: Note):
+def test_410_fails_and_deletes_the_address(
+    hook: WebServer, preferences: ReminderPreferences, note: Note
+):
     hook.statuses = [410]
-    assert remind(note).status == "failed"
+    assert deliver_webhook(note).status == "failed"
     preferences.refresh_from_db()
     assert preferences.webhook_url == ""
-    assert remind(note).error == "There is no webhook address."
+    assert deliver_webhook(note).error == "There is no webhook address."
     assert len(hook.requests) == 1
 
 
+def test_410_keeps_an_address_that_was_changed_meanwhile(
+    hook: WebServer, note: Note, preferences: ReminderPreferences, monkeypatch
+):
+    def answer(*args: object) -> tuple[int, str]:
+        ReminderPreferences.objects.update(webhook_url="https://new.example/")
+        return 410, ""
+
+    monkeypatch.setattr(webhook, "post", answer)
+    assert deliver_webhook(note).status == "failed"
+    preferences.refresh_from_db()
+    assert preferences.webhook_url == "https://new.example/"
+
+
 @pytest.mark.usefixtures("preferences")
-def test_no_answer_is_tried_again(hook: WebServer, note: Note):
+def test_unreachable_server_is_retried(hook: WebServer, note: Note):
     hook.close()
-    delivery = remind(note)
+    delivery = deliver_webhook(note)
     assert (delivery.status, outcomes(delivery)) == ("pending", ["postponed"])
     assert "refused" in delivery.error
 
 
 @pytest.mark.usefixtures("preferences")
-def test_a_silent_address_is_asked_once_and_keeps_nobody_elses_waiting(
+def test_unreachable_server_is_tried_once_per_batch(
     hook: WebServer, mail: MailServer, note: Note, bob: User
 ):
+    """Other users' reminders do not wait for it."""
     hook.close()
-    silent = [make_reminder(note, channels=["webhook"]) for _ in range(3)]
-    his = Note.objects.create(user=bob, title="His", content="His own.")
-    make_reminder(his, due_in=timedelta(seconds=0))
+    unreachable = [make_reminder(note, channels=["webhook"]) for _ in range(3)]
+    make_reminder(make_note(bob), due_in=timedelta(seconds=0))
     sweep()
     send()
     assert [message["To"] for message in mail.messages] == [bob.email]
-    deliveries = Delivery.objects.filter(reminder__in=silent)
+    deliveries = Delivery.objects.filter(reminder__in=unreachable)
     assert sorted(deliveries.values_list("attempts", flat=True)) == [0, 0, 1]
     assert set(deliveries.values_list("status", flat=True)) == {"pending"}
 
 
-def test_an_answer_that_trickles_in_has_its_end(monkeypatch, settings):
+@pytest.mark.usefixtures("preferences")
+def test_unreachable_server_does_not_stop_other_users_webhooks(
+    hook: WebServer, note: Note, bob: User, prefer: Prefer
+):
+    """Each user has a server of their own."""
+    prefer(note.user, webhook_url="http://127.0.0.1:1/")
+    prefer(bob, webhook_url=hook.url)
+    first = make_reminder(note, channels=["webhook"], due_in=-timedelta(seconds=9))
+    second = make_reminder(make_note(bob), channels=["webhook"])
+    sweep()
+    send()
+    statuses = [reminder.deliveries.get().status for reminder in (first, second)]
+    assert statuses == ["pending", "sent"]
+
+
+def test_post_ends_when_the_response_trickles_in(monkeypatch, settings):
     settings.WEBHOOK_ALLOWED_NETWORKS = ["127.0.0.1/32"]
     monkeypatch.setattr(webhook, "TOTAL_TIMEOUT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -128,7 +168,7 @@ def test_an_answer_that_trickles_in_has_its_end(monkeypatch, settings):
         assert time.monotonic() - start < 5
 
 
-def test_a_name_server_that_is_silent_has_its_end(monkeypatch):
+def test_post_ends_when_the_name_server_does_not_answer(monkeypatch):
     answered = Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: answered.wait(60))
     monkeypatch.setattr(webhook, "LOOK_UP_TIMEOUT_SECONDS", 0.2)
@@ -154,7 +194,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 # --- Addresses ------------------------------------------------------------------------------
 
-INSIDE = [
+INTERNAL = [
     "127.0.0.1",
     "127.1.2.3",
     "0.0.0.0",
@@ -204,17 +244,18 @@ INSIDE = [
     "ff0e::1",
     "5f00::1",
 ]
-OUTSIDE = ["1.1.1.1", "8.8.8.8", "9.255.255.255", "172.32.0.1", "100.128.0.1", "2606:4700::1111"]
+
+PUBLIC = ["1.1.1.1", "8.8.8.8", "9.255.255.255", "172.32.0.1", "100.128.0.1", "2606:4700::1111"]
 
 
-def test_more_than_forty_forms_of_address_are_inside():
-    assert len(INSIDE) >= 40
-    assert [address for address in INSIDE if webhook.is_public(ip_address(address))] == []
-    assert all(webhook.is_public(ip_address(address)) for address in OUTSIDE)
+def test_internal_addresses_are_not_public():
+    assert len(INTERNAL) >= 40
+    assert [address for address in INTERNAL if webhook.is_public(ip_address(address))] == []
+    assert all(webhook.is_public(ip_address(address)) for address in PUBLIC)
 
 
 @pytest.fixture
-def listener():
+def listener() -> Iterator[Listener]:
     listener = Listener()
     yield listener
     listener.close()
@@ -230,7 +271,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("host", SPELLINGS)
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_no_spelling_of_this_machine_is_called(listener: Listener, scheme: str, host: str):
+def test_post_never_calls_this_machine(listener: Listener, scheme: str, host: str):
     with pytest.raises((webhook.RefusedAddress, *webhook.NO_ANSWER)):
         webhook.post(url_of(host, listener.port, scheme), SECRET, "1", {})
     assert not listener.was_called()
@@ -240,17 +281,19 @@ def url_of(host: str, port: int, scheme: str = "http") -> str:
     return f"{scheme}://{host}:{port}/"
 
 
-def test_a_refusal_is_for_good(note: Note, alice: User, listener: Listener):
-    """However the address got into the table."""
-    ReminderPreferences.objects.create(user=alice, webhook_url=url_of("localhost", listener.port))
-    delivery = remind(note)
+def test_internal_address_fails_for_good(
+    note: Note, alice: User, prefer: Prefer, listener: Listener
+):
+    """Even if the address got into the table without validation."""
+    prefer(alice, webhook_url=url_of("localhost", listener.port))
+    delivery = deliver_webhook(note)
     assert (delivery.status, outcomes(delivery)) == ("failed", ["failed"])
     assert "not public" in delivery.error
     assert not listener.was_called()
 
 
-def answer_with(monkeypatch, *addresses: str) -> list[str]:
-    """A name server of the test's own; the names it was asked for."""
+def resolve_to(monkeypatch, *addresses: str) -> list[str]:
+    """Resolve every name to these addresses; return a list of the names looked up."""
     asked = []
 
     def getaddrinfo(host, port, *args, **options):
@@ -263,15 +306,15 @@ def answer_with(monkeypatch, *addresses: str) -> list[str]:
     return asked
 
 
-def test_one_inside_among_several_is_enough_to_refuse(monkeypatch):
-    answer_with(monkeypatch, "8.8.8.8", "127.0.0.1")
+def test_one_internal_address_is_enough_to_reject(monkeypatch):
+    resolve_to(monkeypatch, "8.8.8.8", "127.0.0.1")
     with pytest.raises(webhook.RefusedAddress):
         webhook.post("http://both.example/", SECRET, "1", {})
 
 
-def test_the_name_is_looked_up_once_and_the_checked_address_is_called(hook: WebServer, monkeypatch):
-    """So a name that answers differently the second time gains nothing."""
-    asked = answer_with(monkeypatch, "127.0.0.1")
+def test_post_calls_the_address_that_was_checked(hook: WebServer, monkeypatch):
+    """The name is looked up once, so resolving differently the second time gains nothing."""
+    asked = resolve_to(monkeypatch, "127.0.0.1")
     url = hook.url.replace("127.0.0.1", "rebinding.example")
     assert webhook.post(url, SECRET, "1", {"a": 1})[0] == 200
     assert [host for host in asked if host == "rebinding.example"] == ["rebinding.example"]
@@ -300,9 +343,9 @@ def tls_hook(hook: WebServer, tmp_path: Path, monkeypatch) -> WebServer:
     return hook
 
 
-def test_tls_is_verified_under_the_urls_name(tls_hook: WebServer, monkeypatch):
-    """Though the connection goes to an address, the name is what the certificate must have."""
-    answer_with(monkeypatch, "127.0.0.1")
+def test_tls_is_verified_for_the_name_in_the_url(tls_hook: WebServer, monkeypatch):
+    """The connection is made to an address, but the certificate must have the name."""
+    resolve_to(monkeypatch, "127.0.0.1")
     port = tls_hook.server.server_port
     assert webhook.post(url_of("hook.example", port, "https"), SECRET, "1", {})[0] == 200
     with pytest.raises(webhook.NO_ANSWER, match="hostname"):
@@ -310,7 +353,7 @@ def test_tls_is_verified_under_the_urls_name(tls_hook: WebServer, monkeypatch):
     assert len(tls_hook.requests) == 1
 
 
-def test_a_proxy_of_the_environment_is_not_used(hook: WebServer, monkeypatch, listener: Listener):
+def test_post_ignores_proxies_of_the_environment(hook: WebServer, monkeypatch, listener: Listener):
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, url_of("127.0.0.1", listener.port))
     assert webhook.post(hook.url, SECRET, "1", {})[0] == 200
@@ -326,7 +369,7 @@ def test_a_proxy_of_the_environment_is_not_used(hook: WebServer, monkeypatch, li
         "http://example.com/\r\nHost: evil",
     ],
 )  # fmt: skip
-def test_what_is_no_address_is_a_400(api: APIClient, url: str):
+def test_preferences_reject_an_invalid_webhook_url(api: APIClient, url: str):
     answer = api.patch("/reminders/preferences", {"webhook_url": url})
     assert answer.status_code == 400, answer.content
     assert answer.json()["errors"][0]["param"] == "webhook_url"

@@ -9,7 +9,7 @@ from django.core.cache import cache
 from django.test import Client
 
 from scribes.models import User
-from tests.processes import at_once
+from tests.helpers.processes import run_concurrently
 
 PASSWORD = "correct horse battery"
 ALICE = {"email": "alice@example.com", "password": PASSWORD}
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def fresh_rate_limits() -> None:
+def reset_rate_limits() -> None:
     cache.clear()
 
 
@@ -38,19 +38,19 @@ def sign_up(body: dict[str, str] = ALICE) -> dict[str, str]:
     return meta
 
 
-def test_sign_up_gives_a_token_that_works():
+def test_sign_up_returns_a_token_that_works():
     token = sign_up()["access_token"]
     body = me(token).json()
     assert (body["email"], body["time_zone"]) == ("alice@example.com", "UTC")
 
 
-def test_sign_in_with_the_right_password_only():
+def test_sign_in_needs_the_right_password():
     sign_up()
-    right = post("login", ALICE)
-    assert me(right.json()["meta"]["access_token"]).status_code == 200
-    wrong = post("login", ALICE | {"password": "a guess of mine"})
-    assert wrong.status_code == 400
-    assert wrong.json()["errors"][0]["message"]
+    accepted = post("login", ALICE)
+    assert me(accepted.json()["meta"]["access_token"]).status_code == 200
+    rejected = post("login", ALICE | {"password": "a wrong guess"})
+    assert rejected.status_code == 400
+    assert rejected.json()["errors"][0]["message"]
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_sign_in_with_the_right_password_only():
         ("alice@example.com", "1234567890123"),
     ],
 )
-def test_sign_up_refuses_bad_addresses_and_weak_passwords(email: str, password: str):
+def test_sign_up_rejects_bad_addresses_and_weak_passwords(email: str, password: str):
     assert post("signup", {"email": email, "password": password}).status_code == 400
     assert not User.objects.exists()
 
 
-def test_one_account_for_an_address_whatever_its_case():
+def test_an_address_has_one_account_in_upper_and_lower_case():
     sign_up()
     assert post("signup", ALICE | {"email": "Alice@Example.com"}).status_code == 400
     assert User.objects.count() == 1
@@ -76,20 +76,20 @@ def test_one_account_for_an_address_whatever_its_case():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_simultaneous_sign_ups_one_gets_in():
-    answers = at_once(6, lambda _: post("signup", ALICE).status_code)
+def test_sign_up_accepts_one_of_many_concurrent_requests():
+    answers = run_concurrently(6, lambda _: post("signup", ALICE).status_code)
     assert sorted(answers) == [200, 400, 400, 400, 400, 400]
     assert User.objects.count() == 1
 
 
-def test_an_account_made_in_the_admin_signs_in_whatever_its_case(admin_client: Client):
+def test_sign_in_works_for_an_account_created_in_the_admin(admin_client: Client):
     form = {"email": "Bob@Example.com", "usable_password": "true"}
     form |= {"password1": PASSWORD, "password2": PASSWORD}
     assert admin_client.post("/admin/scribes/user/add/", form).status_code == 302
     assert post("login", {"email": "bob@example.com", "password": PASSWORD}).status_code == 200
 
 
-def test_a_changed_password_is_the_one_that_counts():
+def test_password_change_replaces_the_old_password():
     token = sign_up()["access_token"]
     change = {"current_password": PASSWORD, "new_password": "another horse battery"}
     assert post("password", change | {"current_password": "wrong"}, token).status_code == 400
@@ -98,7 +98,7 @@ def test_a_changed_password_is_the_one_that_counts():
     assert post("login", ALICE | {"password": "another horse battery"}).status_code == 200
 
 
-def test_refresh_gives_new_tokens_and_ends_the_old_one():
+def test_refresh_returns_new_tokens_and_revokes_the_old_one():
     old = sign_up()["refresh_token"]
     new = post("refresh", {"refresh_token": old}).json()["data"]
     assert me(new["access_token"]).status_code == 200
@@ -106,7 +106,7 @@ def test_refresh_gives_new_tokens_and_ends_the_old_one():
     assert post("refresh", {"refresh_token": new["refresh_token"]}).status_code == 200
 
 
-def test_sign_out_ends_both_tokens_at_once():
+def test_sign_out_revokes_both_tokens_at_once():
     tokens = sign_up()
     headers = {"Authorization": f"Bearer {tokens['access_token']}"}
     assert Client().delete("/auth/session", headers=headers).status_code == 401
@@ -115,13 +115,13 @@ def test_sign_out_ends_both_tokens_at_once():
     assert refreshed.status_code == 400
 
 
-@pytest.mark.parametrize("end", ["disable", "delete", "change password"])
-def test_an_account_that_ended_or_changed_its_password_is_refused_at_once(end: str):
+@pytest.mark.parametrize("change", ["disable", "delete", "change password"])
+def test_token_is_rejected_as_soon_as_its_account_changes(change: str):
     token = sign_up()["access_token"]
     alice = User.objects.get()
-    if end == "disable":
+    if change == "disable":
         User.objects.update(is_active=False)
-    elif end == "delete":
+    elif change == "delete":
         alice.delete()
     else:
         alice.set_password("another horse battery")
@@ -130,19 +130,19 @@ def test_an_account_that_ended_or_changed_its_password_is_refused_at_once(end: s
 
 
 @pytest.mark.parametrize("token", ["", "x", "x.y.z", "eyJhbGciOiJub25lIn0.e30.", "\u00ff"])
-def test_a_forged_token_is_401_with_a_reason(token: str):
+def test_forged_token_is_401_with_a_message(token: str):
     response = me(token)
     assert response.status_code == 401
     assert response.json()["errors"][0]["message"]
 
 
-def test_no_token_is_401_and_says_how():
+def test_missing_token_is_401_with_www_authenticate():
     response = Client().get("/me")
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_the_time_zone_is_an_iana_name():
+def test_me_accepts_only_iana_time_zones():
     token = sign_up()["access_token"]
 
     def patch(zone: str):
@@ -156,7 +156,7 @@ def test_the_time_zone_is_an_iana_name():
     assert User.objects.get().time_zone == "Europe/Berlin"
 
 
-def test_a_browser_signs_in_with_a_session(client: Client):
+def test_login_page_signs_a_browser_in_with_a_session(client: Client):
     User.objects.create_user("alice@example.com", PASSWORD)
     page = client.get("/login/")
     assert page.status_code == 200
@@ -167,7 +167,7 @@ def test_a_browser_signs_in_with_a_session(client: Client):
     assert b"alice@example.com" in page.content
 
 
-def test_a_session_without_a_csrf_token_changes_nothing():
+def test_session_without_a_csrf_token_changes_nothing():
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(User.objects.create_user("alice@example.com", PASSWORD))
     response = browser.post("/notes", {"title": "Forged"}, "application/json")

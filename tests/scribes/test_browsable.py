@@ -1,4 +1,4 @@
-"""The browsable API without a browser: what its pages hold, and what their forms send."""
+"""The browsable API without a browser: the content of its pages, and requests as its forms send them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rest_framework.test import APIClient
 from notes.models import Note
 from reminders.models import Reminder, ReminderPreferences
 from scribes.models import User
-from tests.jobs.conftest import make_job
+from tests.helpers.factories import make_job
 
 HTML = {"Accept": "text/html"}
 PASSWORD = "correct horse battery"
 
 
 class Person:
-    """alice with a browser: signed in by a session, and held to CSRF tokens."""
+    """alice with a browser: she has a session, and CSRF tokens are checked."""
 
     def __init__(self) -> None:
         self.client = APIClient(enforce_csrf_checks=True, headers=HTML)
@@ -30,11 +30,11 @@ class Person:
         return unescape(str(self.client.get(path).content, "utf-8"))
 
     def submit(self, path: str, method: str = "post", **fields: Any) -> tuple[int, str]:
-        """As a browser does: multipart, all inputs, and the page's token."""
+        """Submit a form as a browser does: multipart, with the page's CSRF token."""
         found = re.search(r'csrf\w*"(?:: | value=)"(\w+)"', self.open(path), re.IGNORECASE)
         assert found
         token = found[1]
-        # A form has it in an input; what PATCHes is the page's script.
+        # A POST has it in an input. The page's script sends a PATCH and has it in a header.
         if method == "post":
             fields["csrfmiddlewaretoken"] = token
         headers = {} if method == "post" else {"X-CSRFToken": token}
@@ -56,7 +56,7 @@ def note(person: Person) -> Note:
 
 
 def inputs(page: str) -> set[str]:
-    """The names of what can be filled in, but for the raw data and the filters."""
+    """The names of the form's inputs, without those for raw data and for filters."""
     (form,) = re.findall(
         r'<form [^>]*enctype="multipart/form-data" class="form.*?</form>', page, re.S
     )
@@ -64,7 +64,7 @@ def inputs(page: str) -> set[str]:
 
 
 def error_beside(page: str, field: str) -> str:
-    """What the form says first below a field that has errors."""
+    """The first message below a field that has errors."""
     groups = re.findall(r'<div class="form-group .*?(?=<div class="form-group|</form>)', page, re.S)
     (group,) = [g for g in groups if f'name="{field}"' in g and "has-error" in g]
     return str(re.findall(r'"help-block">(.*?)<', group)[0])
@@ -77,7 +77,7 @@ def tomorrow() -> str:
 # --- Signing in -----------------------------------------------------------------------------
 
 
-def test_a_stranger_is_shown_the_way_in_and_back(db: None):
+def test_sign_in_link_leads_back_to_the_page(db: None):
     stranger = Person()
     page = stranger.open("/notes?tags=a")
     assert "HTTP 401" in page
@@ -93,7 +93,7 @@ def test_a_stranger_is_shown_the_way_in_and_back(db: None):
     assert "HTTP 200" in stranger.open("/notes?tags=a")
 
 
-def test_the_root_page_links_to_everything(person: Person):
+def test_root_page_links_to_all_resources(person: Person):
     page = person.open("/")
     for path in ("/notes", "/jobs", "/semantic/search", "/reminders", "/notifications", "/me"):
         assert f'<a href="http://testserver{path}"' in page
@@ -111,40 +111,40 @@ FORMS = {
     "/reminders": {"note_id", "scheduled_at", "channels", "rrule", "time_zone", "message"},
     "/reminders/preview": {"rrule", "time_zone", "scheduled_at"},
     "/reminders/preferences": {"quiet_from", "quiet_until", "digest_at", "webhook_url"},
-    "/reminders/preferences/renew": {"of"},
+    "/reminders/preferences/rotate-secret": {"secret"},
     "/notifications/read-all": set(),
     "/me": {"time_zone"},
 }
 
 
 @pytest.mark.parametrize("path", FORMS)
-def test_what_can_be_written_has_a_form_that_explains_itself(person: Person, path: str):
+def test_form_has_an_explanation_for_each_input(person: Person, path: str):
     page = person.open(path)
     assert inputs(page) == FORMS[path]
-    # The filters, too.
+    # This includes the inputs of the filters.
     _, *fields = page.partition("multipart/form-data")[2].split('<div class="form-group')
     assert all("help-block" in field for field in fields if "_content" not in field)
 
 
-def test_what_can_only_be_posted_to_shows_its_form_and_no_error(person: Person):
+def test_page_of_a_post_endpoint_shows_its_form_and_no_error(person: Person):
     assert '<body class="only-a-form">' in person.open("/semantic/search")
     assert '<body class="">' in person.open("/notes")
 
 
-def test_a_form_makes_a_note_as_it_was_typed(person: Person):
+def test_note_form_stores_the_text_as_typed(person: Person):
     status, page = person.submit("/notes", title="A", content="one\r\ntwo", tags="x\r\ny, z\r\n")
     assert status == 201
-    made = Note.objects.get()
-    assert (made.content, made.tags) == ("one\ntwo", ["x", "y, z"])
+    created = Note.objects.get()
+    assert (created.content, created.tags) == ("one\ntwo", ["x", "y, z"])
     for path in (
-        f"/notes/{made.pk}",
-        f"/semantic/similar/{made.pk}",
-        f"/reminders?note_id={made.pk}",
+        f"/notes/{created.pk}",
+        f"/semantic/similar/{created.pk}",
+        f"/reminders?note_id={created.pk}",
     ):
         assert f'href="{path}"' in page
 
 
-def test_errors_stand_beside_their_fields_and_what_was_typed_stays(person: Person):
+def test_invalid_form_keeps_its_values_and_shows_errors(person: Person):
     status, page = person.submit("/notes", title="", content="kept", tags="ok\n" + "x" * 101)
     assert status == 400
     assert error_beside(page, "title") == "This field may not be blank."
@@ -153,7 +153,7 @@ def test_errors_stand_beside_their_fields_and_what_was_typed_stays(person: Perso
     assert not Note.objects.exists()
 
 
-def test_a_form_changes_a_note_and_leaves_the_rest(person: Person, note: Note):
+def test_note_form_changes_only_the_submitted_fields(person: Person, note: Note):
     path = f"/notes/{note.pk}"
     assert ">one\ntwo</textarea>" in person.open(path)
     status, page = person.submit(path, "patch", title="New", content="one\r\ntwo", tags="")
@@ -164,7 +164,7 @@ def test_a_form_changes_a_note_and_leaves_the_rest(person: Person, note: Note):
     assert (status, error_beside(page, "title")) == (400, "This field may not be blank.")
 
 
-def test_a_form_makes_and_moves_a_reminder(person: Person, note: Note):
+def test_reminder_forms_create_change_and_snooze(person: Person, note: Note):
     page = person.open("/reminders")
     assert re.search(r'name="note_id"[^>]+type="number"', page)
     when = tomorrow()
@@ -177,20 +177,20 @@ def test_a_form_makes_and_moves_a_reminder(person: Person, note: Note):
     }
     status, page = person.submit("/reminders", **fields, channels=["in_app", "email"])
     assert status == 201
-    made = Reminder.objects.get()
-    assert made.channels == ["in_app", "email"]
-    for path in (f"/notes/{note.pk}", f"/reminders/{made.pk}/deliveries"):
+    created = Reminder.objects.get()
+    assert created.channels == ["in_app", "email"]
+    for path in (f"/notes/{note.pk}", f"/reminders/{created.pk}/deliveries"):
         assert f'href="{path}"' in page
-    status, _ = person.submit(f"/reminders/{made.pk}", "patch", scheduled_at="", message="Oh")
-    made.refresh_from_db()
-    assert (status, made.message, made.scheduled_at) == (200, "Oh", datetime.fromisoformat(when))
+    status, _ = person.submit(f"/reminders/{created.pk}", "patch", scheduled_at="", message="Oh")
+    created.refresh_from_db()
+    assert (status, created.message, created.scheduled_at) == (200, "Oh", datetime.fromisoformat(when))
     status, page = person.submit("/reminders", **fields | {"scheduled_at": "2027-01-31T19:00"})
     assert (status, error_beside(page, "scheduled_at")[:20]) == (400, "Say the offset from ")
-    status, page = person.submit(f"/reminders/{made.pk}/snooze", until="", minutes="30")
+    status, page = person.submit(f"/reminders/{created.pk}/snooze", until="", minutes="30")
     assert status == 200
 
 
-def test_a_preview_shows_its_error_at_the_rule(person: Person):
+def test_preview_form_shows_a_bad_rule_beside_the_field(person: Person):
     fields: dict[str, Any] = {"scheduled_at": tomorrow(), "time_zone": ""}
     status, page = person.submit("/reminders/preview", **fields, rrule="FREQ=HOURLY")
     assert (status, bool(error_beside(page, "rrule"))) == (400, True)
@@ -200,7 +200,7 @@ def test_a_preview_shows_its_error_at_the_rule(person: Person):
     assert 'value="FREQ=DAILY"' in page
 
 
-def test_a_form_sets_and_clears_preferences(person: Person):
+def test_preferences_form_sets_and_clears_times(person: Person):
     path = "/reminders/preferences"
     times: dict[str, Any] = {
         "quiet_from": "22:00",
@@ -214,20 +214,20 @@ def test_a_form_sets_and_clears_preferences(person: Person):
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "text"),
     [({"dry_run": "true"}, '"seconds": null'), ({}, "has been queued")],
     ids=["dry run", "for real"],
 )
-def test_the_form_of_a_regeneration(person: Person, note: Note, fields: dict[str, str], says: str):
+def test_regeneration_form_estimates_or_starts_a_job(person: Person, note: Note, fields: dict[str, str], text: str):
     status, page = person.submit("/semantic/regenerate-embeddings", **fields)
-    assert says in page
+    assert text in page
     assert (status, bool(re.search(r'href="/jobs/[\w-]{36}"', page))) == (
         (200, False) if fields else (202, True)
     )
 
 
 @pytest.mark.parametrize("method", ["options", "delete"])
-def test_pages_that_show_no_row(person: Person, note: Note, method: str):
+def test_other_methods_render_as_html(person: Person, note: Note, method: str):
     api = APIClient(headers=HTML)
     api.force_authenticate(note.user)
     for path in ("/notes", f"/notes/{note.pk}", "/semantic/search", "/reminders", "/jobs", "/me"):
@@ -237,7 +237,7 @@ def test_pages_that_show_no_row(person: Person, note: Note, method: str):
 # --- Lists ----------------------------------------------------------------------------------
 
 
-def test_a_list_leads_to_its_items_and_other_pages(person: Person, note: Note):
+def test_list_page_links_to_other_pages_and_escapes_titles(person: Person, note: Note):
     for number in range(3):
         Note.objects.create(user=note.user, title=f"<b>{number}</b>")
     page = person.client.get("/notes?limit=2").content.decode()
@@ -247,9 +247,9 @@ def test_a_list_leads_to_its_items_and_other_pages(person: Person, note: Note):
     assert 'class="pagination"' not in person.open("/notes")
 
 
-def test_filters_are_a_form_whose_empty_inputs_do_not_count(person: Person, note: Note):
+def test_filter_form_ignores_empty_inputs(person: Person, note: Note):
     page = person.open("/notes")
-    assert "All of these tags." in page
+    assert "The note has all of these tags." in page
     assert 'name="scripture"' in page
     everything = "tags=&preacher=&scripture=&date_from=&date_to=&ordering="
     assert person.client.get(f"/notes?{everything}", headers={"Accept": "*/*"}).json()["total"] == 1
@@ -257,7 +257,7 @@ def test_filters_are_a_form_whose_empty_inputs_do_not_count(person: Person, note
     assert re.search(r'<option value="sent" selected>', page)
 
 
-def test_a_job_has_buttons_for_what_can_be_done_to_it(person: Person):
+def test_job_has_buttons_for_its_available_operations(person: Person):
     alice = User.objects.get()
     ended = make_job(alice, status="completed", total_items=1, failed_items=1)
     job = make_job(alice)
@@ -276,12 +276,12 @@ def test_a_job_has_buttons_for_what_can_be_done_to_it(person: Person):
 # --- Safety ---------------------------------------------------------------------------------
 
 
-def test_a_form_without_a_token_changes_nothing(person: Person):
+def test_form_without_a_csrf_token_changes_nothing(person: Person):
     assert person.client.post("/notes", {"title": "Forged"}, format="multipart").status_code == 403
     assert not Note.objects.exists()
 
 
-def odd_bodies() -> dict[str, tuple[bytes, str]]:
+def malformed_forms() -> dict[str, tuple[bytes, str]]:
     def part(name: str, value: bytes, more: str = "") -> bytes:
         head = f'--b\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
         return head.encode() + value + b"\r\n--b--\r\n"
@@ -293,16 +293,16 @@ def odd_bodies() -> dict[str, tuple[bytes, str]]:
         "a file": (part("title", b"a", '; filename="a"'), form),
         "a file for a list": (part("tags", b"a", '; filename="a"'), form),
         "NUL": (part("title", b"a\0b"), form),
-        "too many": (part("title", b"a") * 2000, form),
+        "too many parts": (part("title", b"a") * 2000, form),
         "6 MB": (part("title", b"a" * 6_000_000), form),
         "rot13": (part("content", b"a"), f"{form}; charset=rot13"),
     }
 
 
-@pytest.mark.parametrize("name", odd_bodies())
+@pytest.mark.parametrize("name", malformed_forms())
 @pytest.mark.parametrize("client", [APIClient, lambda **o: APIClient(headers=HTML, **o)])
-def test_odd_forms_are_4xx(alice: User, name: str, client: Callable[..., APIClient]):
-    body, content_type = odd_bodies()[name]
+def test_malformed_form_is_4xx(alice: User, name: str, client: Callable[..., APIClient]):
+    body, content_type = malformed_forms()[name]
     api = client(raise_request_exception=False)
     api.force_authenticate(alice)
     response = api.post("/notes", body, content_type=content_type)
@@ -310,7 +310,7 @@ def test_odd_forms_are_4xx(alice: User, name: str, client: Callable[..., APIClie
     assert not Note.objects.exists()
 
 
-def test_another_media_type_is_no_reason_to_fail(alice: User):
+def test_media_type_matters_only_where_a_body_is_read(alice: User):
     job = make_job(alice)
     api = APIClient(raise_request_exception=False, headers=HTML)
     api.force_authenticate(alice)

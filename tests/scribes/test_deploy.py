@@ -1,4 +1,4 @@
-"""The files in deploy/: all of them run the same four commands, and systemd understands its units."""
+"""The files that run Scribes as services: systemd units, docker-compose.yml, Dockerfile, Procfile."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ROOT = settings.BASE_DIR
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 
 
-def normal(command: str) -> list[str]:
-    """Without where a program lies, and where it listens."""
+def without_paths(command: str) -> list[str]:
+    """The words of a command, without the program's folder and the address that it binds."""
     words = shlex.split(re.sub(r"--bind \S+", "", command))
     return [Path(words[0]).name, *words[1:]]
 
 
 def procfile() -> dict[str, list[str]]:
     lines = (ROOT / "Procfile").read_text().splitlines()
-    return {name: normal(command) for name, command in (line.split(": ", 1) for line in lines)}
+    return {name: without_paths(command) for name, command in (line.split(": ", 1) for line in lines)}
 
 
 def unit(name: str) -> configparser.SectionProxy:
@@ -42,23 +42,24 @@ def compose() -> dict[str, Any]:
     return dict(services)
 
 
-def test_all_name_the_same_commands():
+def test_deploy_files_run_the_commands_of_the_procfile():
     expected = procfile()
     assert set(expected) == {"web", "worker", "beat", "flower"}
     for name, command in expected.items():
-        assert normal(unit(name)["ExecStart"]) == command
-        assert normal(compose()[name]["command"]) == command
+        assert without_paths(unit(name)["ExecStart"]) == command
+        assert without_paths(compose()[name]["command"]) == command
     (default,) = re.findall(r"^CMD (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert normal(" ".join(yaml.safe_load(default))) == expected["web"]
+    assert without_paths(" ".join(yaml.safe_load(default))) == expected["web"]
 
 
-def test_a_worker_has_time_to_finish_its_batch():
-    assert int(unit("worker")["TimeoutStopSec"]) > settings.TASK_TIME_LIMIT
-    assert int(compose()["worker"]["stop_grace_period"].rstrip("s")) > settings.TASK_TIME_LIMIT
+def test_worker_has_time_to_finish_its_batch_when_stopped():
+    limit = settings.TASK_TIME_LIMIT_SECONDS
+    assert int(unit("worker")["TimeoutStopSec"]) > limit
+    assert int(compose()["worker"]["stop_grace_period"].rstrip("s")) > limit
     assert unit("worker")["KillMode"] == "mixed"
 
 
-def test_variables_in_them_are_variables_of_scribes():
+def test_deploy_files_set_only_variables_of_scribes():
     known = settings.ENVIRONMENT_NAMES
     for service in ("web", "worker", "beat", "flower"):
         assert set(compose()[service]["environment"]) <= known
@@ -67,8 +68,8 @@ def test_variables_in_them_are_variables_of_scribes():
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-def test_systemd_understands_the_units(tmp_path: Path):
-    """With the programs of this checkout, since it looks whether they are there."""
+def test_systemd_accepts_the_units(tmp_path: Path):
+    """With the programs of this checkout, since systemd checks that they exist."""
     programs = Path(sys.executable).parent
     for file in UNITS:
         text = file.read_text().replace("/srv/scribes/.venv/bin", str(programs))

@@ -1,4 +1,4 @@
-"""`manage.py embedded COMMAND`: private servers for the length of a command."""
+"""`manage.py embedded COMMAND`: servers of a checkout's own while a command runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from scribes import embedded
-from tests.processes import MANAGE, eventually, left_over, own_environment
+from scribes.embedded.addresses import database_url, redis_url, socket_dir
+from tests.helpers.processes import MANAGE, eventually, left_over, own_environment
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -51,45 +51,45 @@ def data(tmp_path: Path) -> Iterator[Path]:
     assert left_over(tmp_path) == []
 
 
-def test_what_was_written_is_there_the_next_time(data: Path):
+def test_embedded_servers_keep_their_data(data: Path):
     assert run(data, *python(WRITE)).returncode == 0
     assert left_over(data) == []
     second = run(data, *python(READ))
     assert (second.returncode, second.stdout) == (0, "b'1'\n"), second.stderr
 
 
-def test_the_commands_exit_status_is_handed_on(data: Path):
+def test_embedded_exits_with_the_status_of_the_command(data: Path):
     assert run(data, *python("raise SystemExit(7)")).returncode == 7
 
 
-def test_only_the_owner_gets_at_the_sockets(data: Path):
+def test_socket_folder_is_private(data: Path):
     code = "import os, glob; print(oct(os.stat(os.environ['FOLDER']).st_mode))"
-    result = run(data, *python(code), FOLDER=str(embedded.socket_dir(data)))
+    result = run(data, *python(code), FOLDER=str(socket_dir(data)))
     assert stat.S_IMODE(int(result.stdout, 8)) == 0o700, result.stderr
 
 
-def test_a_folder_of_any_name_will_do(tmp_path: Path):
+def test_data_folder_may_have_any_name(tmp_path: Path):
     folder = tmp_path / "My Notes + ä & 50% #1"
     result = run(folder, *python(WRITE))
     assert result.returncode == 0, result.stderr
     result = run(folder, *MANAGE, "migrate", "--plan")
     assert "scribes.0001_initial" in result.stdout, result.stderr
-    assert not embedded.socket_dir(folder).exists()
+    assert not socket_dir(folder).exists()
 
 
-def test_a_deep_folder_gets_a_short_socket_path(tmp_path: Path):
+def test_socket_path_is_short_when_the_data_folder_is_deep(tmp_path: Path):
     deep = tmp_path / ("a" * 60) / ("b" * 60)
-    folder = embedded.socket_dir(deep)
+    folder = socket_dir(deep)
     assert len(str(folder / ".s.PGSQL.5432.lock")) < 100
-    assert folder != embedded.socket_dir(deep / "other")
+    assert folder != socket_dir(deep / "other")
     result = run(deep, *python(WRITE))
     assert result.returncode == 0, result.stderr
 
 
-def test_servers_that_are_named_are_used_and_none_is_started(data: Path):
+def test_embedded_starts_no_server_that_has_a_url(data: Path):
     urls = {
-        "DATABASE_URL": embedded.database_url(settings.DATA_DIR),
-        "REDIS_URL": embedded.redis_url(settings.DATA_DIR),
+        "DATABASE_URL": database_url(settings.DATA_DIR),
+        "REDIS_URL": redis_url(settings.DATA_DIR),
     }
     code = "import os; print(os.environ['DATABASE_URL'], os.environ['REDIS_URL'])"
     result = run(data, *python(code), **urls)
@@ -98,20 +98,20 @@ def test_servers_that_are_named_are_used_and_none_is_started(data: Path):
     assert not (data / "valkey").exists()
 
 
-def test_a_second_supervisor_is_refused(data: Path):
+def test_embedded_refuses_to_run_twice_for_one_folder(data: Path):
     second = f"import subprocess; subprocess.run({[*MANAGE, 'embedded', 'true']!r}, env={own_environment(data)!r})"
     result = run(data, *python(second))
     assert "already runs its servers" in result.stderr
 
 
-def test_a_missing_command_is_an_error(data: Path):
+def test_embedded_rejects_an_unknown_command(data: Path):
     result = run(data, "no-such-command")
     assert result.returncode != 0
-    assert "Say which command to run" in result.stderr
+    assert "Name a command to run" in result.stderr
 
 
 def start_sleeping(data: Path) -> subprocess.Popen[str]:
-    """A supervisor whose command waits; returns once the command runs."""
+    """Start a supervisor whose command waits; returns once the command runs."""
     code = "import time; print('up', flush=True); time.sleep(600)"
     supervisor = subprocess.Popen(
         [*MANAGE, "embedded", *python(code)],
@@ -128,7 +128,7 @@ def start_sleeping(data: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("to_group", [True, False], ids=["ctrl-c", "sigterm"])
-def test_an_interrupt_stops_everything(data: Path, to_group: bool):
+def test_embedded_stops_everything_when_interrupted(data: Path, to_group: bool):
     with start_sleeping(data) as supervisor:
         if to_group:
             os.killpg(supervisor.pid, signal.SIGINT)
@@ -138,7 +138,7 @@ def test_an_interrupt_stops_everything(data: Path, to_group: bool):
     assert left_over(data) == []
 
 
-def test_servers_of_a_killed_supervisor_are_taken_over(data: Path):
+def test_embedded_replaces_servers_of_a_killed_supervisor(data: Path):
     with start_sleeping(data) as supervisor:
         os.killpg(supervisor.pid, signal.SIGKILL)
     assert left_over(data)

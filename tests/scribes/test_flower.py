@@ -1,4 +1,4 @@
-"""What Flower shows beside a real worker, and to whom; and what messages say of themselves."""
+"""What Flower shows beside a real worker and to whom, and the labels of messages in the queues."""
 
 from __future__ import annotations
 
@@ -18,52 +18,56 @@ from rest_framework.test import APIClient
 from jobs.models import BackgroundJob
 from jobs.reconciler import republish_plans
 from reminders.models import Delivery, Reminder
-from reminders.sending import resend
-from reminders.sweep import database_now, sweep
+from reminders.retrying import retry_due_deliveries
 from scribes.models import User
-from tests.conftest import client_of, forget_queues, worker_process
-from tests.flower import flower_process
-from tests.processes import eventually
+from tests.helpers.flower import flower_process
+from tests.helpers.people import client_of
+from tests.helpers.processes import eventually
+from tests.helpers.reminders import in_hours, sweep
+from tests.helpers.servers import delete_queues, worker_process
 
-SECRET_TEXT = "nobody else is to read this"
+SECRET_TEXT = "nobody else may read this"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
 def api(transactional_db: None) -> Iterator[APIClient]:
-    """alice's; what she asks for is committed and goes to the broker."""
-    forget_queues()
+    """alice's client. Her requests are committed, so their messages reach the broker."""
+    delete_queues()
     yield client_of(User.objects.create_user("alice@example.com"))
-    forget_queues()
+    delete_queues()
 
 
-def ask(api: APIClient) -> set[str]:
-    """Work of each kind, and what is to be said of it until there is a worker."""
+def publish_everything(api: APIClient) -> set[str]:
+    """Start work of each kind; the labels of the messages that wait for a worker."""
     note = api.post("/notes", {"title": SECRET_TEXT, "content": SECRET_TEXT}).json()["id"]
     job = api.post("/semantic/regenerate-embeddings").json()["task_id"]
     fields = {"note_id": note, "channels": ["in_app"], "message": SECRET_TEXT}
-    tomorrow = timezone.now() + timedelta(days=1)
-    made = api.post("/reminders", fields | {"scheduled_at": tomorrow.isoformat()})
-    assert made.status_code == 201, made.content
+    created = api.post("/reminders", fields | {"scheduled_at": in_hours(24)})
+    assert created.status_code == 201, created.content
     Reminder.objects.update(scheduled_at=timezone.now())
-    sweep(database_now())
+    sweep()
     return {
-        f"embed-note {note}",
-        f"regenerate-embeddings job {job[:8]} plan",
-        f"send-reminders delivery {str(Delivery.objects.get().pk)[:8]}",
+        f"Embed note: {note}",
+        f"Embedding regeneration: job {job[:8]} plan",
+        f"Send reminders: delivery {str(Delivery.objects.get().pk)[:8]}",
     }
 
 
-def waiting(queue: str) -> list[dict[str, Any]]:
+def waiting_messages() -> list[dict[str, Any]]:
+    """The headers of all messages of these kinds of work."""
     with redis.Redis.from_url(settings.REDIS_URL) as client:
-        messages = client.lrange(f"{settings.REDIS_KEY_PREFIX}{queue}", 0, -1)
+        keys = [f"{settings.REDIS_KEY_PREFIX}{name}" for name in ("control", "notes", "reminders")]
+        messages = [message for key in keys for message in client.lrange(key, 0, -1)]
     return [json.loads(message)["headers"] for message in messages]
 
 
-def test_it_shows_workers_and_what_each_task_is_to_those_who_have_the_password(
-    api: APIClient, tmp_path: Path
-):
+def labels(messages: list[dict[str, Any]]) -> set[str]:
+    return {f"{message['shadow']}: {message['argsrepr']}" for message in messages}
+
+
+def test_flower_shows_labels_to_people_with_the_password(api: APIClient, tmp_path: Path):
     with flower_process(tmp_path) as flower:
         for stranger in (None, ("operator", "a guess"), ("somebody", "open sesame")):
             for path in ("/", "/tasks", "/api/workers", "/api/tasks"):
@@ -72,29 +76,30 @@ def test_it_shows_workers_and_what_each_task_is_to_those_who_have_the_password(
 
         with worker_process(tmp_path, "first"):
             eventually(lambda: "first@" in flower.get("/api/workers?refresh=1").text)
-            expected = ask(api)
-            job = BackgroundJob.objects.get()
-            expected.add(f"regenerate-embeddings job {str(job.pk)[:8]} batch 1/1")
+            expected = publish_everything(api)
+            job = str(BackgroundJob.objects.get().pk)
+            expected.add(f"Embedding regeneration: job {job[:8]} batch 1/1")
             flower.await_success(expected)
         everything = flower.get("/api/tasks").text
         assert SECRET_TEXT not in everything
         assert "@example.com" not in everything
     with flower_process(tmp_path) as flower:
-        assert expected <= flower.tasks().keys(), "it forgets when it is started again"
+        assert expected <= flower.tasks().keys(), "Flower lost its tasks in the restart"
 
 
-def test_what_is_sent_again_says_the_same(api: APIClient):
-    said = ask(api)
-    republish_plans(patience=0)
+def test_repeated_messages_have_the_same_labels(api: APIClient):
+    expected = publish_everything(api)
+    assert labels(waiting_messages()) == expected
+    republish_plans(seconds=0)
     Delivery.objects.update(dispatched_at=None)
-    resend()
-    messages = [*waiting("default"), *waiting("reminders")]
-    assert {f"{m['shadow']} {m['argsrepr']}" for m in messages} == said
-    assert len(messages) == len(said) + 2
+    retry_due_deliveries()
+    messages = waiting_messages()
+    assert labels(messages) == expected
+    assert len(messages) == len(expected) + 2
 
 
-def test_a_message_of_many_deliveries_names_the_first(api: APIClient):
-    ask(api)
+def test_label_names_the_first_of_many_deliveries(api: APIClient):
+    publish_everything(api)
     reminder = Reminder.objects.get()
     reminder.deliveries.all().delete()
     for hours in range(5):
@@ -105,7 +110,7 @@ def test_a_message_of_many_deliveries_names_the_first(api: APIClient):
             channel="in_app",
             next_attempt_at=timezone.now(),
         )
-    forget_queues()
-    resend()
-    (message,) = waiting("reminders")
-    assert re.fullmatch(r"delivery \w{8}, \w{8}, \w{8} and 2 more", message["argsrepr"])
+    delete_queues()
+    retry_due_deliveries()
+    (label,) = labels(waiting_messages())
+    assert re.fullmatch(r"Send reminders: delivery \w{8}, \w{8}, \w{8} and 2 more", label)

@@ -1,8 +1,9 @@
-"""docs/guide.md, followed to the letter: its commands run in order, and print what it shows."""
+"""Follows docs/guide.md to the letter, and checks the names and links in all pages."""
 
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -18,18 +19,23 @@ import pytest
 import yaml
 from django.conf import settings
 from django.core.management import get_commands
+from django.urls import resolve
 
 from celery_app import app
-from scribes import embedded, mail_sink
-from tests.processes import PROGRAMS, Process, free_port, left_over, running
+from reminders.channels import CHANNELS
+from scribes.embedded import supervisor
+from scribes.embedded.addresses import database_url, mail_url, redis_url, socket_dir
+from scribes.embedded.ports import free_port
+from scribes.embedded.postgres import postgres_bin
+from tests.helpers.processes import PROGRAMS, Process, left_over, running
 
-ROOT = settings.BASE_DIR
+ROOT: Path = settings.BASE_DIR
 PAGE = ROOT / "docs" / "guide.md"
 STEP = re.compile(r"^```(\S[^\n]*)\n(.*?)^```$|^<!-- (Ctrl-C):(.*?)-->$", re.MULTILINE | re.DOTALL)
 COMMAND_SECONDS = 60
-# Such commands change nothing: they are repeated until what happens meanwhile is there to see.
-LOOKS = re.compile(r"doctor|queues|redis-cli|curl -s \S+/(?:health|metrics|jobs)")
-LOOK_SECONDS = 30
+# Commands that change nothing. They are repeated until they print what the page shows.
+READ_ONLY = re.compile(r"doctor|queues|redis-cli|curl -s \S+/(?:health|metrics|jobs)")
+READ_ONLY_SECONDS = 30
 
 
 class Step(NamedTuple):
@@ -44,15 +50,15 @@ def steps() -> list[Step]:
     ]
 
 
-# --- What the page shows ----------------------------------------------------------------------
+# --- What the page shows --------------------------------------------------------------------
 
-PARTS = re.compile(
-    r"((?:^|\s*\n)[ \t]*…\s*\n|…|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{8}\b|\d[\d.,]*|\s+)"
-)
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+PARTS = re.compile(rf"((?:^|\s*\n)[ \t]*…\s*\n|…|{UUID}|\b[0-9a-f]{{8}}\b|\d[\d.,]*|\s+)")
 
 
 def shows(output: str, shown: str) -> bool:
-    """Numbers and ids may be others, columns as wide as what is in them; … is anything."""
+    """Whether the output contains the shown text. Numbers, ids and spacing may differ, and … stands
+    for anything."""
     pattern = "".join(map(_pattern, PARTS.split(shown.strip())))
     return re.search(rf"^{pattern}\s*$", output, re.MULTILINE) is not None
 
@@ -67,9 +73,9 @@ def _pattern(part: str) -> str:
     return r"\s+" if part.isspace() else re.escape(part)
 
 
-# --- Somebody who reads it --------------------------------------------------------------------
+# --- The reader -----------------------------------------------------------------------------
 
-# What redis-cli does, where it is not installed: one command, and a line for each value.
+# In place of redis-cli if it is not installed: runs one command and prints one line per value.
 REDIS_CLI = """#!{python}
 import sys, redis
 connection = redis.UnixDomainSocketConnection(path="{socket}", decode_responses=True)
@@ -78,9 +84,9 @@ answer = connection.read_response()
 print(*(answer if isinstance(answer, list) else [answer]), sep="\\n")
 """
 END = "\004"
-# What a process prints as soon as it does its work.
-STARTED = {
-    # tests/acceptance/test_make_run.py looks at all that comes then.
+# What a process prints when it is ready.
+READY = {
+    # tests/acceptance/test_make_run.py waits for all processes of `make run`.
     "make run": "Scribes is starting",
     "gunicorn": "Listening at",
     "run_worker": "is ready",
@@ -95,7 +101,7 @@ class Terminal(NamedTuple):
 
 
 class Reader:
-    """Has servers, a shell, and as many terminals as it takes."""
+    """A person who types what the page says: into one shell, and into terminals that stay open."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,9 +120,9 @@ class Reader:
         self.terminals: dict[str, Terminal] = {}
 
     def _environment(self) -> dict[str, str]:
-        """The settings of the page and of this machine, none of the tests'."""
+        """The settings of the page and of this machine, without those of the tests."""
         inherited = {k: v for k, v in os.environ.items() if k not in settings.ENVIRONMENT_NAMES}
-        programs = [self.folder, PROGRAMS, embedded.postgres_bin("psql").parent]
+        programs = [self.folder, PROGRAMS, postgres_bin("psql").parent]
         return inherited | {
             "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
             "DJANGO_SETTINGS_MODULE": "scribes.settings",
@@ -128,31 +134,31 @@ class Reader:
             "WORKER_CONCURRENCY": "1",
             # As on a terminal.
             "LOG_FORMAT": "text",
-            # Who is silent is found out after 6 s.
+            # So that a stopped worker is reported after 6 s.
             "HEARTBEAT_SECONDS": "1",
         }
 
     def typed(self, text: str) -> str:
-        """With what this machine has in place of the page's addresses and files."""
-        database, mail = embedded.database_url(self.servers), mail_sink.url(self.servers)
-        for theirs, ours in {
+        """The text with this machine's addresses and files in place of the page's."""
+        database, mail = database_url(self.servers), mail_url(self.servers)
+        for on_the_page, here in {
             "localhost:8000": f"localhost:{self.web_port}",
             "127.0.0.1:8000": f"127.0.0.1:{self.web_port}",
             "postgresql://scribes:password@localhost:5432/scribes": database,
             "postgresql://scribes:***@localhost:5432/scribes": database,
-            "redis://localhost:6379/0": embedded.redis_url(self.servers),
+            "redis://localhost:6379/0": redis_url(self.servers),
             "smtp+tls://user:password@mail.example.com:587": mail,
             "smtp+tls://user:***@mail.example.com:587": mail,
             ".example .env": f".example {self.folder / 'env'}",
             ".data/": f"{self.folder / 'data'}/",
-            # What pip would install is there.
+            # All packages are installed already.
             "make run": "make --old-file=.venv/.installed run",
         }.items():
-            text = text.replace(theirs, ours)
+            text = text.replace(on_the_page, here)
         return text
 
     def run(self, commands: str) -> tuple[str, int]:
-        """What they print; and the status of one that failed, or 0."""
+        """The output of the commands, and the exit status of one that failed, or 0."""
         assert self.shell.stdin
         assert self.shell.stdout
         watchdog = Timer(COMMAND_SECONDS, self.shell.kill)
@@ -178,11 +184,11 @@ class Reader:
             process = stack.enter_context(running(line, log, self.env))
             self.terminals[command] = Terminal(process, stack)
         for command in commands:
-            (sign,) = [sign for program, sign in STARTED.items() if program in command]
-            self.terminals[command].process.await_output(sign)
+            (ready,) = [text for program, text in READY.items() if program in command]
+            self.terminals[command].process.await_output(ready)
 
     def close_terminals(self, start: str = "") -> None:
-        """Those whose command starts so. What they printed can still be read."""
+        """Stop the commands that start so. Their output can still be read."""
         closing = [
             self.terminals[command] for command in self.terminals if command.startswith(start)
         ]
@@ -199,10 +205,10 @@ class Reader:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    with embedded.running(tmp_path / "servers", mail=True):
+    with supervisor.running(tmp_path / "servers", with_mail=True):
         reader = Reader(tmp_path)
-        install_redis_cli(tmp_path, embedded.socket_dir(reader.servers) / "valkey.sock")
-        borrow_models(tmp_path / "data")
+        install_redis_cli(tmp_path, socket_dir(reader.servers) / "valkey.sock")
+        share_models(tmp_path / "data")
         try:
             yield reader
         finally:
@@ -211,7 +217,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def install_redis_cli(folder: Path, socket: Path) -> None:
-    """One that finds the servers of the page on their socket."""
+    """A redis-cli that connects to the reader's server without any options."""
     script = REDIS_CLI.format(python=sys.executable, socket=socket)
     if program := shutil.which("redis-cli"):
         script = f'#!/bin/sh\nexec {program} -s {socket} "$@"\n'
@@ -219,19 +225,19 @@ def install_redis_cli(folder: Path, socket: Path) -> None:
     (folder / "redis-cli").chmod(0o700)
 
 
-def borrow_models(data: Path) -> None:
-    """They are converted once for all tests, which takes a while."""
+def share_models(data: Path) -> None:
+    """Use the models that other tests have converted: a conversion takes long."""
     models = settings.DATA_DIR / "models"
     models.mkdir(parents=True, exist_ok=True)
     data.mkdir()
     (data / "models").symlink_to(models)
 
 
-# --- Following it -----------------------------------------------------------------------------
+# --- Following the page ---------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-def test_everything_works_as_the_page_says(reader: Reader):
+def test_guide_works_as_written(reader: Reader):
     for kind, text in steps():
         language, _, rest = kind.partition(" ")
         if language == "text":
@@ -247,13 +253,13 @@ def assert_succeeds(reader: Reader, text: str) -> None:
 
 def assert_prints(reader: Reader, text: str) -> None:
     for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
-        deadline = time.monotonic() + LOOK_SECONDS
+        deadline = time.monotonic() + READ_ONLY_SECONDS
         while True:
             output, _ = reader.run(command)
             if shows(output, reader.typed(shown)):
                 break
-            again = LOOKS.search(command) and time.monotonic() < deadline
-            assert again, f"$ {command}\n{output}\nThe page has:\n{shown}"
+            can_repeat = READ_ONLY.search(command) and time.monotonic() < deadline
+            assert can_repeat, f"$ {command}\n{output}\nThe page has:\n{shown}"
             time.sleep(0.2)
 
 
@@ -283,6 +289,23 @@ FOLLOW: dict[str, Callable[[Reader, str], None]] = {
 }
 
 
+# --- Names and links ------------------------------------------------------------------------
+
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "deploy/README.md",
+    "deploy/windows.md",
+    *(f"docs/{name}.md" for name in ("architecture", "guide", "reliability", "search")),
+)
+FOLDERS = "scribes|jobs|notes|reminders|tests|bench|deploy|docs"
+# A file or folder of the tree. `app/…` and names with a * or <…> stand for several.
+FILE = re.compile(rf"`((?:{FOLDERS})/[\w/.*-]*|[\w.-]+\.(?:py|txt|toml|yml|example))`")
+DOTTED_NAME = re.compile(r"`((?:scribes|jobs|notes|reminders|tests)(?:\.\w+)+)(?:\(.*?\))?`")
+REQUEST = re.compile(r"`(?:GET|POST|PATCH|DELETE)(?:`, `[A-Z]+)* (/[\w/{}-]+)")
+AN_ID = {"{job_id}": "0f8fad5b-d9cb-469f-a165-70867728950e"}
+
+
 def assert_names_exist(text: str) -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     for unit in re.findall(r"\bscribes-(?:web|worker|beat|flower|\w+\.service)", text):
@@ -290,20 +313,31 @@ def assert_names_exist(text: str) -> None:
     for path in re.findall(r"deploy/[\w/.*-]+[\w*]|\.env\.example|requirements\.txt", text):
         assert list(ROOT.glob(path)), path
     for command in re.findall(r"manage\.py (\w+)", text):
-        assert command in get_commands()
+        assert command in get_commands(), command
     for service in re.findall(r"docker compose (?:run --rm|up .*--scale|logs) (\w+)", text):
         assert service in services
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"(?:`|^\$ )(?:\w+=\S+ )?make\s([a-z-]+)", text, re.MULTILINE):
+        assert target in targets, target
 
 
-# --- What it says besides ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "page", ["docs/guide.md", "README.md", "deploy/README.md", "deploy/windows.md"]
-)
-def test_what_it_names_and_links_to_is_there(page: str):
+@pytest.mark.parametrize("page", PAGES)
+def test_page_names_what_exists(page: str):
     text = (ROOT / page).read_text()
     assert_names_exist(text)
+    for path in FILE.findall(text):
+        assert list(ROOT.glob(path)) or list(ROOT.glob(f"*/{path}")), path
+    for name in DOTTED_NAME.findall(text):
+        assert name in app.tasks or pkgutil.resolve_name(name), name
+    for path in REQUEST.findall(text):
+        for placeholder in re.findall(r"{\w+}", path):
+            path = path.replace(placeholder, AN_ID.get(placeholder, "1"))
+        assert resolve(path), path
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md", "docs/benchmarks.md"])
+def test_page_links_to_what_exists(page: str):
+    text = (ROOT / page).read_text()
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         path, _, anchor = target.partition("#")
         file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
@@ -312,35 +346,46 @@ def test_what_it_names_and_links_to_is_there(page: str):
 
 
 def anchors(file: Path) -> list[str]:
-    """Of its headings, as GitHub makes them."""
+    """The anchors that GitHub gives to the headings."""
     headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def rows(first: str) -> list[tuple[str, str]]:
-    """The first two columns of the table whose first column has this title."""
-    (table,) = re.findall(
-        rf"^\| {first} \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE.read_text(), re.MULTILINE
-    )
+# --- Tables ---------------------------------------------------------------------------------
+
+
+def rows(first: str, page: str = "docs/guide.md") -> list[tuple[str, str]]:
+    """The first two columns of the page's table whose first column has this title."""
+    text = (ROOT / page).read_text()
+    (table,) = re.findall(rf"^\| {first} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
     cells = [row.strip("| ").split(" | ") for row in table.splitlines()]
     return [(row[0].strip("`"), row[1]) for row in cells]
 
 
-def test_the_tasks_are_all_there_are():
+def test_guide_lists_every_task_with_its_queue():
     app.loader.import_default_modules()
     tasks = {name for name in app.tasks if not name.startswith("celery.")}
-    assert {name for name, _ in rows("task")} == tasks
+    listed = dict(rows("task"))
+    assert set(listed) == tasks
+    assert set(listed.values()) == {*app.amqp.queues, "all four"}
 
 
-def test_the_defaults_are_those_of_the_settings():
+def test_guide_lists_every_channel():
+    assert {name for name, _ in rows("channel")} == set(CHANNELS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_settings_table_has_the_real_defaults(page: str):
     example = (ROOT / ".env.example").read_text()
-    for name, default in rows("variable"):
-        assert re.search(rf"^(?:# )?{name}={default}$", example, re.MULTILINE), name
+    for names, default in rows("variable", page):
+        for name in names.split("`, `"):
+            value = default if default.isdigit() else ".*"
+            assert re.search(rf"^(?:# )?{name}={value}$", example, re.MULTILINE), name
 
 
-def test_what_doctor_is_said_to_say_it_does_say():
-    files = ("scribes/server_checks.py", "jobs/checks.py", "notes/checks.py")
-    code = " ".join((ROOT / file).read_text() for file in files)
-    for said, _ in rows("doctor says"):
-        for part in re.split("…|PostgreSQL (?=refuses|has|is on|does)|, (?=The)", said):
-            assert part.strip() in code, said
+def test_guide_quotes_real_messages_of_doctor():
+    files = [*(ROOT / "scribes/monitoring/probes").glob("*.py"), *ROOT.glob("*/probes.py")]
+    code = " ".join(file.read_text() for file in files)
+    for quoted, _ in rows("doctor says"):
+        for part in re.split("…|PostgreSQL (?=rejects|has|is on|does)|, (?=The)", quoted):
+            assert part.strip() in code, quoted

@@ -1,12 +1,10 @@
-"""/health/ready, and what doctor says, of real processes that are stopped, deafened and revived."""
+"""/health/ready and doctor, while real processes are stopped, made deaf and killed."""
 
 from __future__ import annotations
 
 import json
 import re
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,166 +16,157 @@ import requests
 from celery import current_app
 from pytest_django import DjangoDbBlocker
 
-from scribes.health import KEEP_SECONDS
 from scribes.models import Heartbeat, User
-from tests.conftest import Web, forget_queues
-from tests.processes import MANAGE, Process, environment, eventually, free_port, running
+from scribes.monitoring.probes.critical import KEEP_SECONDS
+from tests.helpers.processes import MANAGE, Process, environment, eventually, manage, running
+from tests.helpers.servers import Web, delete_queues, web_process
 
 pytestmark = pytest.mark.django_db
 
+STAFF = ("staff@example.com", "a password of the staff")
 QUICK = {"HEARTBEAT_SECONDS": "1", "WORKER_CONCURRENCY": "1"}
 
 
-class House:
-    """Web, beat and a worker, which are well, and somebody of the staff who looks at them."""
+class Deployment:
+    """Web, beat and a worker, and a client that is signed in as staff."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.stack = ExitStack()
         self.stopping = ExitStack()
-        self.env = environment(**QUICK)
-        self.worker = self.run("worker", *MANAGE, "run_worker", "--", "-n", "health@%h")
-        self.beat = self.run("beat", "celery", "-A", "scribes", "beat")
-        self.web = Web(f"http://127.0.0.1:{self.serve(**QUICK)}")
-        eventually(lambda: lives(self.web))
-        self.staff = self.sign_in()
+        self.start_worker()
+        self.beat = self._start("beat", "celery", "-A", "scribes", "beat")
+        self.web = self.stack.enter_context(web_process(folder, **QUICK))
+        self.staff = Web(self.web.url)
+        self.staff.sign_in_to_admin(*STAFF)
 
-    def run(self, name: str, *command: str) -> Process:
+    def start_worker(self) -> None:
+        self.worker = self._start("worker", *MANAGE, "run_worker", "--", "-n", "health@%h")
+
+    def _start(self, name: str, *command: str) -> Process:
+        """Start a process without waiting for it, so that several start at once."""
         log = self.folder / f"{name}.log"
-        return self.start(log, list(command), self.env)
-
-    def start(self, log: Path, command: list[str], env: dict[str, str]) -> Process:
-        process = self.stack.enter_context(running(command, log, env))
-        # All at once, before each of them is awaited.
+        process = self.stack.enter_context(running(list(command), log, environment(**QUICK)))
+        # They also end at once.
         self.stopping.callback(process.popen.terminate)
         return process
 
-    def serve(self, **variables: str) -> int:
-        port = free_port()
-        command = f"gunicorn scribes.wsgi --bind 127.0.0.1:{port} --threads 8".split()
-        log = self.folder / f"web-{port}.log"
-        self.start(log, command, environment(**variables))
-        return port
+    def await_fault(self, name: str) -> dict[str, str]:
+        """The report of this probe as staff see it, once it is a fault."""
 
-    def sign_in(self) -> requests.Session:
-        browser = requests.Session()
-        page = f"{self.web.url}/admin/login/"
-        browser.get(page)
-        form = {"username": "staff@example.com", "password": "a password of the staff"}
-        token = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
-        assert browser.post(page, data=form | token).ok
-        return browser
+        def read() -> dict[str, str]:
+            probes = self.staff.get("/health/ready").json()["probes"]
+            faults = {p["name"]: p for p in probes if p["state"] == "fault"}
+            return faults.get(name, {})
 
-    def fault(self, name: str) -> dict[str, str]:
-        """What staff read of it, once it is there."""
-
-        def look() -> dict[str, str]:
-            checks = self.staff.get(f"{self.web.url}/health/ready", timeout=10).json()["checks"]
-            return next((c for c in checks if c["name"] == name and c["state"] == "fault"), {})
-
-        return eventually(look, timeout=30)
+        return eventually(read, timeout=30)
 
     def ready(self) -> requests.Response:
         answer: requests.Response = self.web.get("/health/ready")
         return answer
 
-    def is_well(self) -> bool:
-        return bool(self.ready().status_code == 200)
+    def is_ready(self) -> bool:
+        return bool(self.ready().ok)
 
 
 @pytest.fixture(scope="module")
-def house(
+def shared_deployment(
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[House]:
+) -> Iterator[Deployment]:
     with django_db_blocker.unblock():
-        staff = User.objects.create_superuser("staff@example.com", "a password of the staff")
-        house = House(tmp_path_factory.mktemp("house"))
-        with house.stack, house.stopping:
-            yield house
+        staff = User.objects.create_superuser(*STAFF)
+        deployment = Deployment(tmp_path_factory.mktemp("deployment"))
+        with deployment.stack, deployment.stopping:
+            yield deployment
         staff.delete()
         Heartbeat.objects.all().delete()
-    forget_queues()
+    delete_queues()
 
 
-def test_everything_is_well(house: House):
-    eventually(house.is_well)
-    assert house.ready().json() == {"status": "ok", "faults": []}
-    command = [*MANAGE, "doctor", "--json"]
-    result = subprocess.run(command, env=house.env, capture_output=True, text=True, timeout=60)
-    reports = {report["name"]: report for report in json.loads(result.stdout)}
-    # No mail server runs in this test.
+@pytest.fixture
+def deployment(shared_deployment: Deployment) -> Deployment:
+    """Everything runs, whatever other tests did to it."""
+    eventually(shared_deployment.is_ready)
+    return shared_deployment
+
+
+def test_ready_is_200_while_everything_runs(deployment: Deployment):
+    answer = deployment.ready()
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "faults": []})
+
+
+def test_ready_shows_details_only_to_staff(deployment: Deployment):
+    probes = deployment.staff.get("/health/ready").json()["probes"]
+    assert {"PostgreSQL", "Redis", "migrations", "workers", "beat"} <= {p["name"] for p in probes}
+    assert all(set(p) == {"name", "state", "message", "location", "fix"} for p in probes)
+
+
+def test_doctor_finds_no_fault_in_running_processes(deployment: Deployment):
+    reports = {r["name"]: r for r in json.loads(manage("doctor", "--json", **QUICK).stdout)}
+    # This test has no mail server.
     assert [r["name"] for r in reports.values() if r["state"] != "ok"] == ["mail server"]
-    assert reports["workers"]["what"] == "all of default, embeddings, reminders are consumed"
+    assert reports["workers"]["message"] == "consume control, notes, embeddings, reminders"
 
 
-def test_the_worker_is_a_worker_and_no_child_of_one(house: House):
-    """run_worker has become it, so that signals reach it."""
-    eventually(house.is_well)
-    assert "celery" in psutil.Process(house.worker.popen.pid).cmdline()
-    assert "is ready" in house.worker.output
+def test_run_worker_becomes_the_worker(deployment: Deployment):
+    """Otherwise signals would not reach the worker."""
+    assert "celery" in psutil.Process(deployment.worker.popen.pid).cmdline()
+    assert "is ready" in deployment.worker.output
 
 
-def test_a_beat_that_hangs(house: House):
-    eventually(house.is_well)
-    house.beat.popen.send_signal(signal.SIGSTOP)
-    fault = house.fault("beat")
-    stranger = house.ready()
-    house.beat.popen.send_signal(signal.SIGCONT)
-    assert "Beat has not looked at its timetable for" in fault["what"]
-    assert "systemctl restart scribes-beat" in fault["mend"]
-    assert stranger.status_code == 503
-    assert stranger.json() == {"status": "fault", "faults": ["beat"]}
-    assert "no-cache" in stranger.headers["Cache-Control"]
-
-
-def test_an_answer_within_a_second_when_nothing_else_answers(house: House):
-    """A PostgreSQL and a Redis that take connections and say nothing, which is worse than being gone."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        urls = {
-            "DATABASE_URL": f"postgresql://u:p@127.0.0.1:{port}/db",
-            "REDIS_URL": f"redis://127.0.0.1:{port}/0",
-        }
-        web = Web(f"http://127.0.0.1:{house.serve(**urls)}")
-        eventually(lambda: lives(web))
-        assert_quick_and_unready(web)
-
-
-def test_a_worker_that_is_deaf_then_hangs_then_is_dead(house: House):
-    """Last in this file: afterwards there is none."""
-    eventually(house.is_well)
-    current_app.control.cancel_consumer("reminders")
-    fault = house.fault("workers")
-    assert "No worker has taken anything from the queue reminders for" in fault["what"]
-    assert "embeddings" not in fault["what"]
-    assert re.search(r"health@\S+ answers, but takes nothing", fault["where"])
-    assert "systemctl restart scribes-worker" in fault["mend"]
-    family = psutil.Process(house.worker.popen.pid).children(recursive=True)
-    house.worker.popen.send_signal(signal.SIGSTOP)
-    eventually(lambda: "no worker answers" in house.fault("workers")["where"])
-    house.worker.popen.kill()
-    for process in family:
-        process.kill()
-    assert "no worker answers" in house.fault("workers")["where"]
-
-
-def lives(web: Web) -> bool:
+def test_ready_is_503_while_beat_hangs(deployment: Deployment):
+    deployment.beat.popen.send_signal(signal.SIGSTOP)
     try:
-        return bool(web.get("/health/live").ok)
-    except requests.ConnectionError:
-        return False
+        fault = deployment.await_fault("beat")
+        answer = deployment.ready()
+    finally:
+        deployment.beat.popen.send_signal(signal.SIGCONT)
+    assert "Beat has not looked at its schedule for" in fault["message"]
+    assert "systemctl restart scribes-beat" in fault["fix"]
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "fault", "faults": ["beat"]}
+    assert "no-cache" in answer.headers["Cache-Control"]
 
 
-def assert_quick_and_unready(web: Web) -> None:
-    # A session's cookie would have the database asked who that is.
-    web.session.cookies["sessionid"] = "a" * 32
-    for _ in range(2):
-        time.sleep(KEEP_SECONDS)  # until a new look is due
-        start = time.monotonic()
-        answer = web.get("/health/ready")
-        assert time.monotonic() - start < 1
-        assert answer.status_code == 503
-        assert {"PostgreSQL", "Redis"} <= set(answer.json()["faults"])
-        assert "checks" not in answer.json()
+def test_ready_answers_within_a_second_while_servers_hang(
+    deployment: Deployment, silent_port: int, tmp_path: Path
+):
+    urls = {
+        "DATABASE_URL": f"postgresql://u:p@127.0.0.1:{silent_port}/db",
+        "REDIS_URL": f"redis://127.0.0.1:{silent_port}/0",
+    }
+    with web_process(tmp_path, **urls) as web:
+        # To know whose session this is, web would have to ask the database.
+        web.session.cookies["sessionid"] = "a" * 32
+        # Long enough for several runs of the probes and for answers from the kept reports.
+        end = time.monotonic() + 4 * KEEP_SECONDS
+        while time.monotonic() < end:
+            start = time.monotonic()
+            answer = web.get("/health/ready")
+            assert time.monotonic() - start < 1
+            assert answer.status_code == 503
+            assert {"PostgreSQL", "Redis"} <= set(answer.json()["faults"])
+            assert "probes" not in answer.json()
+
+
+def test_ready_tells_a_deaf_worker_from_a_hanging_one(deployment: Deployment):
+    worker = deployment.worker.popen
+    pool = psutil.Process(worker.pid).children(recursive=True)
+    try:
+        current_app.control.cancel_consumer("reminders")
+        fault = deployment.await_fault("workers")
+        expected = r"No worker has taken a message from the queue reminders for \d+ s"
+        assert re.fullmatch(expected, fault["message"])
+        assert re.search(r"health@\S+ answers, but takes no messages", fault["location"])
+        assert "systemctl restart scribes-worker" in fault["fix"]
+        worker.send_signal(signal.SIGSTOP)
+        eventually(lambda: "no worker answers" in deployment.await_fault("workers")["location"])
+    finally:
+        worker.kill()
+        for process in pool:
+            process.kill()
+    assert "no worker answers" in deployment.await_fault("workers")["location"]
+    worker.wait()
+    deployment.start_worker()

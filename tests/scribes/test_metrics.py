@@ -1,54 +1,62 @@
-"""/metrics, over HTTP from a real web process, and the alerts that are built on it."""
+"""/metrics of a real web process, and the alerts that use it."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import NamedTuple
 
+import pytest
 import yaml
 from django.conf import settings
+from django.db import DatabaseError
+from django.test import Client
 from django.utils import timezone
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from celery_app import QUEUES
 from jobs.models import BackgroundJob
-from notes.models import Note
-from reminders.models import Delivery, Reminder
+from reminders.models import Delivery
 from scribes.models import User
-from tests.conftest import Web
-from tests.jobs.conftest import make_job
+from scribes.monitoring import metrics
+from scribes.monitoring.probes.registry import Report
+from tests.helpers.factories import make_job, make_note, make_reminder
+from tests.helpers.servers import Web
 
-NAME = re.compile(r"\bscribes_[a-z_]+")
+TOKEN = {"Authorization": f"Bearer {settings.METRICS_TOKEN}"}
+KIND = "embedding_regeneration"
 
 
-def scrape(web: Web) -> dict[str, dict[tuple[str, ...], float]]:
-    """Number by the values of the labels, which come in the order of their names; by name."""
-    headers = {"Authorization": f"Bearer {settings.METRICS_TOKEN}"}
-    answer = web.get("/metrics", headers=headers)
+class Scraped(NamedTuple):
+    values: dict[tuple[str, ...], float]
+    """The samples of one name, by the values of their labels in the order of the labels' names."""
+    labels: set[str]
+
+
+def scrape(web: Web) -> dict[str, Scraped]:
+    answer = web.get("/metrics", headers=TOKEN)
     assert answer.status_code == 200
-    found: dict[str, dict[tuple[str, ...], float]] = {}
+    found: dict[str, Scraped] = {}
     for family in text_string_to_metric_families(answer.text):
-        found.setdefault(family.name, {})
+        found.setdefault(family.name, Scraped({}, set()))
         for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+            scraped = found.setdefault(sample.name, Scraped({}, set()))
+            values = tuple(value for _, value in sorted(sample.labels.items()))
+            scraped.values[values] = sample.value
+            scraped.labels.update(sample.labels)
     return found
 
 
-def make_rows(user: User) -> None:
+def create_rows(user: User) -> None:
+    """A completed job, a queued job, a reminder that is half an hour late, and a failed delivery."""
     now = timezone.now()
     done = make_job(user, status="running", total_items=5, processed_items=3, failed_items=1)
     BackgroundJob.objects.filter(pk=done.pk).update(
         status="completed", started_at=now - timedelta(seconds=10), completed_at=now
     )
     make_job(user, minutes_ago=10)
-    note = Note.objects.create(user=user, title="Psalm 23")
-    reminder = Reminder.objects.create(
-        user=user,
-        note=note,
-        scheduled_at=now - timedelta(minutes=30),
-        start_date=now.date(),
-        start_time=now.time(),
-        time_zone="UTC",
-    )
+    reminder = make_reminder(make_note(user), due_in=-timedelta(minutes=30))
     Delivery.objects.create(
         reminder=reminder,
         user=user,
@@ -59,39 +67,65 @@ def make_rows(user: User) -> None:
     )
 
 
-def test_the_numbers_are_those_of_the_tables(web: Web):
+@pytest.fixture
+def scraped(web: Web) -> dict[str, Scraped]:
+    """The metrics after one search, with the rows of `create_rows`."""
     web.sign_up("alice@example.com")
-    make_rows(User.objects.get())
+    create_rows(User.objects.get())
     assert web.post("/semantic/search", json={"query": "shepherd"}).ok
-    found = scrape(web)
-    kind = "embedding_regeneration"
-    assert found["scribes_jobs"] == {("completed", kind): 1, ("queued", kind): 1}
-    assert found["scribes_job_items"]["processed", kind] == 3
-    assert found["scribes_job_items"]["failed", kind] == 1
-    assert round(found["scribes_job_seconds"]["mean", kind]) == 10
-    assert 600 <= found["scribes_oldest_queued_job_seconds"][()] < 700
-    assert set(found["scribes_queue_messages"]) == {("default",), ("embeddings",), ("reminders",)}
-    assert 1800 <= found["scribes_reminder_lateness_seconds"][("sweep",)] < 1900
-    assert found["scribes_deliveries"] == {("email", "failed"): 1}
-    assert found["scribes_search_seconds_count"][()] == 1
-    assert found["scribes_check"][("PostgreSQL",)] == 1
-    assert found["scribes_check"][("beat",)] == 0
-    assert_alerts_name_what_there_is(found)
-    assert_nobody_reads_them_without_the_token(web)
+    return scrape(web)
 
 
-def assert_alerts_name_what_there_is(found: dict[str, dict[tuple[str, ...], float]]) -> None:
+def test_metrics_have_the_numbers_of_the_tables(scraped: dict[str, Scraped]):
+    values = {name: metric.values for name, metric in scraped.items()}
+    assert values["scribes_jobs"] == {("completed", KIND): 1, ("queued", KIND): 1}
+    assert scraped["scribes_jobs"].labels == {"status", "type"}
+    assert values["scribes_job_items"]["processed", KIND] == 3
+    assert values["scribes_job_items"]["failed", KIND] == 1
+    assert round(values["scribes_job_seconds"]["mean", KIND]) == 10
+    assert 600 <= values["scribes_oldest_queued_job_seconds"][()] < 700
+    assert set(values["scribes_queue_messages"]) == {(queue,) for queue in QUEUES}
+    assert 1800 <= values["scribes_reminder_lateness_seconds"][("sweep",)] < 1900
+    assert values["scribes_deliveries"] == {("email", "failed"): 1}
+    assert values["scribes_search_seconds_count"][()] == 1
+    assert values["scribes_probe"][("PostgreSQL",)] == 1
+    assert values["scribes_probe"][("beat",)] == 0
+    assert scraped["scribes_probe"].labels == {"probe"}
+
+
+def test_alerts_use_existing_metrics_and_labels(scraped: dict[str, Scraped]):
     rules = yaml.safe_load((settings.BASE_DIR / "deploy/prometheus/alerts.yml").read_text())
     alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    used = set()
     for alert in alerts:
         assert {"alert", "expr", "labels", "annotations"} <= set(alert)
-        assert set(NAME.findall(alert["expr"])) <= set(found), alert["alert"]
-    named = set(NAME.findall(" ".join(alert["expr"] for alert in alerts)))
-    assert len(named) > 7
+        for name, matchers in re.findall(r"\b(scribes_[a-z_]+)(?:\{(.*?)\})?", alert["expr"]):
+            assert name in scraped, alert["alert"]
+            labels = set(re.findall(r"(\w+)\s*[=!]", matchers))
+            assert not scraped[name].values or labels <= scraped[name].labels, alert["alert"]
+            used.add(name)
+    assert len(used) > 7
 
 
-def assert_nobody_reads_them_without_the_token(web: Web) -> None:
-    for token in ("", "Bearer wrong", "Bearer ü"):
-        answer = web.get("/metrics", headers={"Authorization": token.encode()})
-        assert answer.status_code == 401
-        assert "scribes_" not in answer.text
+@pytest.mark.parametrize("token", ["", "Bearer wrong", "Bearer ü"])
+def test_metrics_need_the_token(client: Client, token: str):
+    answer = client.get("/metrics", headers={"Authorization": token})
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert b"scribes_" not in answer.content
+
+
+def test_metrics_that_cannot_be_read_hide_no_others(monkeypatch: pytest.MonkeyPatch):
+    def bad() -> list[Metric]:
+        raise DatabaseError("the query took too long")
+
+    def good() -> list[Metric]:
+        return [metrics.gauge("lambs", "Lambs.", ["fold"], [(["north"], 99), (["south"], None)])]
+
+    sources = [metrics.Source(read, "PostgreSQL") for read in (bad, good)]
+    monkeypatch.setattr(metrics, "SOURCES", [*sources, metrics.Source(good, "Redis")])
+    reports = [Report("PostgreSQL", "ok", ""), Report("Redis", "fault", "Redis is down")]
+    monkeypatch.setattr(metrics, "critical_reports", lambda: reports)
+    probes, lambs = metrics.RegisteredMetrics().collect()
+    assert [sample.value for sample in probes.samples] == [1, 0]
+    assert [sample.value for sample in lambs.samples] == [99, 0]

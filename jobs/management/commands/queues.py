@@ -7,21 +7,22 @@ import redis
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from celery_app import QUEUES
-from jobs import broker
+from scribes.messaging import broker
 
 
 class Command(BaseCommand):
-    help = "The length of each queue, and what waits in it, the oldest first."
+    help = "Print the length of each queue and its waiting messages, the oldest first."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--limit", type=int, default=100, help="Look at so many of each.")
+        help = "number of messages to read from each queue (default 100)"
+        parser.add_argument("--limit", type=int, default=100, help=help)
 
     def handle(self, *args: Any, limit: int, **options: Any) -> None:
         try:
             for queue in QUEUES:
-                self.stdout.write(f"{queue}: {broker.queue_length(queue)} messages wait")
-                for message, number in Counter(broker.waiting(queue, limit)).items():
+                self.stdout.write(f"{queue}: {broker.queue_length(queue)} messages waiting")
+                for message, number in Counter(broker.waiting_messages(queue, limit)).items():
                     self.stdout.write(f"{number:7} {message}")
         except redis.RedisError as error:
-            raise CommandError("Redis cannot be asked; see manage.py doctor.") from error
+            raise CommandError("Redis does not answer. Run manage.py doctor.") from error

@@ -13,9 +13,10 @@ from rich.progress import Progress
 
 from jobs.models import BackgroundJob
 from jobs.runner import enqueue
-from notes import indexing, serving
-from notes.embedding import ModelUnavailable
-from notes.indexing import EmbeddingRegeneration
+from notes.embeddings.encoder import ModelUnavailable
+from notes.embeddings.regeneration import EmbeddingRegeneration, estimate
+from notes.embeddings.rollout import register_model
+from notes.management.user_selection import add_user_arguments, selected_users
 from notes.models import Note
 from scribes.models import User
 
@@ -24,32 +25,32 @@ POLL_SECONDS = 0.5
 
 class Command(BaseCommand):
     help = (
-        "Embed the notes of one user or of all: as background jobs, which this command follows to "
-        "their end. Interrupting it stops the looking, not the work."
+        "Embed the notes of one or all users in background jobs, and show the progress until they "
+        "have ended. Interrupting this command does not stop the jobs."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_user_arguments(parser)
-        which = parser.add_mutually_exclusive_group()
-        which.add_argument(
+        notes = parser.add_mutually_exclusive_group()
+        notes.add_argument(
             "--stale", action="store_true", help="only notes without current vectors"
         )
-        which.add_argument("--failed", action="store_true", help="only notes that failed last time")
-        parser.add_argument("--model", help="the folder of the model to go over to")
-        parser.add_argument("--dry-run", action="store_true", help="only say how much work it is")
-        parser.add_argument("--no-wait", action="store_true", help="only start the jobs")
+        notes.add_argument("--failed", action="store_true", help="only notes that failed before")
+        parser.add_argument("--model", help="the folder of the model to switch to")
+        parser.add_argument("--dry-run", action="store_true", help="estimate the work only")
+        parser.add_argument("--no-wait", action="store_true", help="start the jobs only")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            jobs = list(self._start(users(options), options))
+            jobs = list(self._start(selected_users(options), options))
         except ModelUnavailable as error:
             raise CommandError(str(error.detail)) from error
         if not options["no_wait"] and jobs:
             self._follow(jobs)
 
-    def _start(self, people: QuerySet[User], options: dict[str, Any]) -> Iterator[UUID]:
-        model = serving.registered(options["model"]) if options["model"] else None
-        for user in people.iterator():
+    def _start(self, users: QuerySet[User], options: dict[str, Any]) -> Iterator[UUID]:
+        model = register_model(options["model"]) if options["model"] else None
+        for user in users.iterator():
             parameters: dict[str, Any] = {"model": model.version} if model else {}
             if options["stale"]:
                 parameters["only_stale"] = True
@@ -57,44 +58,44 @@ class Command(BaseCommand):
                 failed = Note.objects.for_user(user).failed()
                 parameters["item_ids"] = list(failed.values_list("pk", flat=True))
             if options["dry_run"]:
-                self._say_how_much(user, parameters)
+                self._print_estimate(user, parameters)
             elif parameters.get("item_ids") != []:
                 yield self._enqueue(user, parameters)
 
     def _enqueue(self, user: User, parameters: dict[str, Any]) -> UUID:
         job, is_new = enqueue(user, EmbeddingRegeneration.name, parameters)
-        state = "started" if is_new else "is under way already"
+        state = "started" if is_new else "is already active"
         if job.parameters != parameters:
-            state = f"{state}, another one than this: run the command again when it has ended"
+            state = f"{state} with other options: run this command again when it has ended"
         self.stdout.write(f"{user.email}: job {job.pk} {state}")
         return job.pk
 
-    def _say_how_much(self, user: User, parameters: dict[str, Any]) -> None:
-        found = indexing.estimate(user, parameters)
-        about = f", about {found['seconds']} s" if found["seconds"] is not None else ""
+    def _print_estimate(self, user: User, parameters: dict[str, Any]) -> None:
+        work = estimate(user, parameters)
+        seconds = f", about {work['seconds']} s" if work["seconds"] is not None else ""
         self.stdout.write(
-            f"{user.email}: {found['notes']} notes, about {found['passages']} passages{about}"
+            f"{user.email}: {work['notes']} notes, about {work['passages']} passages{seconds}"
         )
 
     def _follow(self, ids: list[UUID]) -> None:
-        """Raises CommandError where something failed."""
+        """Show the progress of the jobs. Raises CommandError if something failed."""
         console = Console(soft_wrap=True)
         jobs = BackgroundJob.objects.filter(pk__in=ids)
-        show = self._follow_with_bar if console.is_terminal else self._follow_with_lines
+        show = self._show_bar if console.is_terminal else self._show_lines
         show(jobs, console)
         failed = [job for job in jobs if job.status != "completed" or job.failed_items]
         for job in failed:
             self.stderr.write(f"job {job.pk}: {job.status}, {job.failed_items} notes failed")
         if failed:
-            raise CommandError("Not all notes were embedded; GET /jobs/{job_id}/failures says why.")
+            raise CommandError("Some notes were not embedded: see GET /jobs/{job_id}/failures.")
 
-    def _follow_with_bar(self, jobs: QuerySet[BackgroundJob], console: Console) -> None:
+    def _show_bar(self, jobs: QuerySet[BackgroundJob], console: Console) -> None:
         with Progress(console=console) as progress:
             bar = progress.add_task("Embedding notes", total=None)
             for done, total in progress_of(jobs):
                 progress.update(bar, completed=done, total=total or None)
 
-    def _follow_with_lines(self, jobs: QuerySet[BackgroundJob], console: Console) -> None:
+    def _show_lines(self, jobs: QuerySet[BackgroundJob], console: Console) -> None:
         last = ""
         for done, total in progress_of(jobs):
             line = f"{done} of {total} notes"
@@ -104,26 +105,10 @@ class Command(BaseCommand):
 
 
 def progress_of(jobs: QuerySet[BackgroundJob]) -> Iterator[tuple[int, int]]:
-    """Notes done and notes in all, again and again until the jobs have ended."""
+    """The number of notes that are done and of all notes, repeatedly until the jobs have ended."""
     while True:
         now = list(jobs.all())
         yield sum(job.done_items for job in now), sum(job.total_items for job in now)
         if all(job.is_terminal for job in now):
             return
         time.sleep(POLL_SECONDS)
-
-
-def add_user_arguments(parser: ArgumentParser) -> None:
-    who = parser.add_mutually_exclusive_group(required=True)
-    who.add_argument("--user", help="the e-mail address of one user")
-    who.add_argument("--all-users", action="store_true")
-
-
-def users(options: dict[str, Any]) -> QuerySet[User]:
-    """Raises CommandError when there is no such user."""
-    if options["all_users"]:
-        return User.objects.order_by("pk")
-    found = User.objects.filter(email=options["user"].lower())
-    if not found.exists():
-        raise CommandError(f"There is no user {options['user']}.")
-    return found

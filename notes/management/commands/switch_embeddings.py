@@ -5,41 +5,37 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from notes import indexing, serving
-from notes.management.commands.regenerate_embeddings import add_user_arguments, users
-from notes.models import Note
-from scribes.models import User
+from notes.embeddings.rollout import cancel_rollout, drop_unused, roll_back
+from notes.management.user_selection import add_user_arguments, selected_users
 
 
 class Command(BaseCommand):
     help = (
-        "After a change of the embedding model (regenerate_embeddings --model): go back to the "
-        "model of before, or drop its vectors."
+        "Undo or complete a switch to another embedding model, which regenerate_embeddings --model "
+        "starts."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_user_arguments(parser)
-        what = parser.add_mutually_exclusive_group(required=True)
-        what.add_argument("--back", action="store_true", help="search with the model of before")
-        what.add_argument("--stay", action="store_true", help="do not go over to another model")
-        what.add_argument("--drop-old", action="store_true", help="delete what is not searched")
+        action = parser.add_mutually_exclusive_group(required=True)
+        action.add_argument(
+            "--roll-back", action="store_true", help="search with the previous model again"
+        )
+        action.add_argument(
+            "--cancel", action="store_true", help="keep the model and cancel the switch"
+        )
+        action.add_argument(
+            "--drop-old", action="store_true", help="delete vectors that are not in use"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        people = users(options)
-        if options["back"]:
-            went = sum(map(go_back, people))
-            self.stdout.write(f"{went} users went back to the model of before.")
-        elif options["stay"]:
-            stayed = sum(map(serving.abandon, people))
-            self.stdout.write(f"{stayed} users stay with their model.")
+        users = selected_users(options)
+        if options["roll_back"]:
+            count = sum(map(roll_back, users))
+            self.stdout.write(f"{count} users search with their previous model again.")
+        elif options["cancel"]:
+            count = sum(map(cancel_rollout, users))
+            self.stdout.write(f"{count} users keep their model.")
         else:
-            dropped = sum(map(serving.drop_unused, people))
-            self.stdout.write(f"{dropped} passages were dropped.")
-
-
-def go_back(user: User) -> bool:
-    """Notes edited in the meantime lack vectors of the model of before: they become due."""
-    went = serving.go_back(user)
-    if went:
-        indexing.make_due(Note.objects.for_user(user).stale(serving.of(user)))
-    return went
+            count = sum(map(drop_unused, users))
+            self.stdout.write(f"{count} passages were deleted.")

@@ -1,12 +1,11 @@
-"""A tour over HTTP: it knows the API and nothing of the code behind it.
+"""A tour of Scribes over HTTP. It uses the API only.
 
-Only beat's message is sent straight to the broker, as nobody wants to wait for the quarter of an hour.
+The one exception: it sends beat's message itself, since the next sweep may be 15 minutes away.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -17,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-import pythonbible
 from celery import current_app
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -25,9 +23,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, track
 
-from scribes import mail_sink, processes
-from scribes.processes import Addresses
-from scribes.secret_files import secret
+from scribes.embedded import processes
+from scribes.embedded.addresses import mail_folder, mail_url
+from scribes.embedded.generated_secrets import secret
+from scribes.embedded.ports import free_port
+from scribes.embedded.processes import Addresses
+from scribes.embedded.sample_texts import psalm
 
 EMAIL = "demo@example.com"
 START_TIMEOUT_SECONDS = 60
@@ -43,7 +44,10 @@ QUESTIONS = (
 
 
 class Command(BaseCommand):
-    help = "Run everything, embed the 150 Psalms as notes, search them by meaning, remind of one, and stop."
+    help = (
+        "Run everything once: import the 150 Psalms as notes, embed them, search them by meaning, send a "
+        "reminder, and stop."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
         console = Console()
@@ -52,8 +56,10 @@ class Command(BaseCommand):
             with running_scribes(console) as api:
                 tour(api, console)
         except ApiError as error:
-            raise CommandError(f"{error}\nThe processes' output is in {log_path()}.") from error
-        console.print("Everything is stopped. [bold]make run[/] leaves it running.")
+            raise CommandError(
+                f"{error}\nThe output of the processes is in {log_path()}."
+            ) from error
+        console.print("All processes are stopped. [bold]make run[/] starts them until Ctrl-C.")
 
 
 @contextmanager
@@ -78,25 +84,19 @@ def log_path() -> Any:
     return settings.DATA_DIR / "demo.log"
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 class ApiError(Exception):
-    """The API answered with an error, or not at all."""
+    """The API answered with an error, or did not answer."""
 
 
 class Api:
-    """JSON over HTTP, with a bearer token once there is one."""
+    """JSON over HTTP, with a bearer token after sign_in."""
 
     def __init__(self, base: str) -> None:
         self.base = base
         self.token = ""
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The decoded answer. Raises ApiError."""
+        """The decoded response. Raises ApiError."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -113,7 +113,7 @@ class Api:
             raise ApiError(f"{method} {path}: {error}") from error
 
     def wait(self, runner: subprocess.Popen[bytes]) -> None:
-        """Until the first answer. Raises ApiError when the processes have ended or take too long."""
+        """Wait for the first response. Raises ApiError when the processes end or take too long."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while True:
             try:
@@ -125,7 +125,7 @@ class Api:
             time.sleep(POLL_SECONDS)
 
     def sign_in(self, email: str, password: str) -> None:
-        """Sign up, or sign in where the account is there already; keep the token."""
+        """Sign up, or sign in if the account exists, and keep the token."""
         account = {"email": email, "password": password}
         try:
             answer = self.call("POST", "/auth/signup", account)
@@ -150,16 +150,16 @@ def tour(api: Api, console: Console) -> None:
 
 
 def import_psalms(api: Api, console: Console) -> None:
-    there = titles(api)
-    missing = [number for number in range(1, 151) if f"Psalm {number}" not in there]
+    existing = titles(api)
+    missing = [number for number in range(1, 151) if f"Psalm {number}" not in existing]
     if not missing:
-        console.print("The Psalms are there already, from the last time.")
+        console.print("The Psalms were imported by an earlier run.")
     for number in track(missing, f"Importing {len(missing)} Psalms", console=console):
         api.call("POST", "/notes", psalm(number))
 
 
 def titles(api: Api) -> set[str]:
-    """Of all notes, page by page."""
+    """The titles of all notes, read page by page."""
     found: set[str] = set()
     for offset in count(0, 100):
         page = api.call("GET", f"/notes?limit=100&offset={offset}")
@@ -169,24 +169,8 @@ def titles(api: Api) -> set[str]:
     return found
 
 
-def psalm(number: int) -> dict[str, Any]:
-    """One psalm of the King James Bible as a note, a verse a line."""
-    book = pythonbible.Book.PSALMS
-    verses = range(1, pythonbible.get_number_of_verses(book, number) + 1)
-    text = (
-        pythonbible.get_verse_text(
-            pythonbible.get_verse_id(book, number, verse), version=pythonbible.Version.KING_JAMES
-        )
-        for verse in verses
-    )
-    # Square brackets mark the words that the translators added.
-    content = "\n".join(text).replace("[", "").replace("]", "")
-    title = f"Psalm {number}"
-    return {"title": title, "content": content, "tags": ["psalms"], "scripture_refs": title}
-
-
 def regenerate(api: Api, console: Console) -> dict[str, Any]:
-    """Start the job and follow it to its end; the job as it then is. Raises ApiError."""
+    """Start the job and follow it until it has completed; the job. Raises ApiError."""
     job_id = api.call("POST", "/semantic/regenerate-embeddings")["task_id"]
     deadline = time.monotonic() + JOB_TIMEOUT_SECONDS
     with Progress(console=console) as progress:
@@ -207,9 +191,9 @@ def elapsed(start: str, end: str) -> float:
 
 
 def ask(api: Api, console: Console, question: str) -> None:
-    found = api.call("POST", "/semantic/search", {"query": question, "limit": 2})["results"]
+    results = api.call("POST", "/semantic/search", {"query": question, "limit": 2})["results"]
     console.print(f"\n[bold]{escape(question)}[/]")
-    for result in found:
+    for result in results:
         note, passage = result["note"], result["passage"]["text"].replace("\n", " ")
         excerpt = passage[:200] + ("…" if len(passage) > 200 else "")
         score = result["similarity_score"]
@@ -217,7 +201,7 @@ def ask(api: Api, console: Console, question: str) -> None:
 
 
 def remind(api: Api, console: Console) -> None:
-    """Make a reminder that is due in a moment, and wait until its mail is there. Raises ApiError."""
+    """Create a reminder that is due in two seconds, and wait for its mail. Raises ApiError."""
     (note,) = api.call("GET", "/notes?limit=1")["notes"]
     due = datetime.now(UTC) + timedelta(seconds=REMINDER_SECONDS)
     reminder = api.call(
@@ -228,14 +212,14 @@ def remind(api: Api, console: Console) -> None:
         current_app.send_task("reminders.tasks.sweep", queue="reminders")
         delivery = delivered(api, reminder["id"])
     console.print(
-        f"\nReminded of [cyan]{escape(note['title'])}[/] by e-mail at {delivery['sent_at']}"
+        f"\nReminder for [cyan]{escape(note['title'])}[/] sent by e-mail at {delivery['sent_at']}"
     )
-    if mail_sink.url(settings.DATA_DIR) == settings.EMAIL_URL:
-        console.print(f"The mail is in {mail_sink.folder(settings.DATA_DIR)}")
+    if mail_url(settings.DATA_DIR) == settings.EMAIL_URL:
+        console.print(f"The mail is in {mail_folder(settings.DATA_DIR)}")
 
 
 def delivered(api: Api, reminder_id: int) -> dict[str, Any]:
-    """The reminder's delivery once it is sent. Raises ApiError if it fails, or is not in time."""
+    """The reminder's delivery once it is sent. Raises ApiError if it is not sent in time."""
     deadline = time.monotonic() + MAIL_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         delivery: dict[str, Any] | None = api.call("GET", f"/reminders/{reminder_id}")[

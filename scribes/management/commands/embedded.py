@@ -12,15 +12,17 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from scribes import embedded, mail_sink
+from scribes.embedded import supervisor
+from scribes.embedded.addresses import mail_url
+from scribes.embedded.server_process import ServerFailed
 
 
 class Command(BaseCommand):
     help = (
-        "Run COMMAND with PostgreSQL, Valkey and a mail sink of this checkout's own, and stop them "
-        "after it. A server that DATABASE_URL, REDIS_URL or EMAIL_URL names is used instead."
+        "Run COMMAND with a PostgreSQL, a Valkey and a mail sink of this checkout, and stop them "
+        "afterwards. If DATABASE_URL, REDIS_URL or EMAIL_URL is set, that server is used instead."
     )
-    # The checks may want a database, which is not there yet.
+    # System checks may need the database, which does not run yet.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,19 +30,19 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, command: list[str], **options: Any) -> None:
         if not command or not shutil.which(command[0]):
-            raise CommandError("Say which command to run, as in: manage.py embedded bash")
-        # Until the command runs, these must unwind the with block: no server is left behind.
+            raise CommandError("Name a command to run, as in: manage.py embedded bash")
+        # Until the command runs, these signals must leave the with block: no server may stay behind.
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda received, _: sys.exit(128 + received))
         try:
-            with embedded.running(
+            with supervisor.running(
                 settings.DATA_DIR,
-                postgres=not settings.DATABASE_URL_IS_SET,
-                valkey=not settings.REDIS_URL_IS_SET,
-                mail=not settings.EMAIL_URL_IS_SET,
+                with_postgres=not settings.DATABASE_URL_IS_SET,
+                with_valkey=not settings.REDIS_URL_IS_SET,
+                with_mail=not settings.EMAIL_URL_IS_SET,
             ):
                 status = run(command)
-        except (embedded.AlreadyRunning, embedded.ServerFailed) as error:
+        except (supervisor.AlreadyRunning, ServerFailed) as error:
             raise CommandError(str(error)) from error
         sys.exit(status)
 
@@ -48,13 +50,13 @@ class Command(BaseCommand):
 def run(command: list[str]) -> int:
     """Run the command with all URLs in its environment; its exit status, as a shell gives it.
 
-    Ctrl-C reaches the command from the terminal, so it is ignored here. SIGTERM is passed on, and
-    so is the end of the terminal, as SIGTERM.
+    Ctrl-C reaches the command from the terminal, so it is ignored here. SIGTERM is passed on, and a
+    closed terminal (SIGHUP) is passed on as SIGTERM.
     """
     signal.signal(signal.SIGINT, lambda *_: None)
     urls = {"DATABASE_URL": settings.DATABASE_URL, "REDIS_URL": settings.REDIS_URL}
     if not settings.EMAIL_URL_IS_SET:
-        urls["EMAIL_URL"] = mail_sink.url(settings.DATA_DIR)
+        urls["EMAIL_URL"] = mail_url(settings.DATA_DIR)
     child = subprocess.Popen(command, env=os.environ | urls)
 
     def pass_on(number: int, frame: FrameType | None) -> None:

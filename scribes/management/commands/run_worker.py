@@ -8,42 +8,41 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from scribes import checks, server_checks
-from scribes.checks import CHECKS
-from scribes.management.commands.doctor import LIMIT_SECONDS, line
+from scribes.management.commands.doctor import LIMIT_SECONDS, report_text
+from scribes.monitoring.probes.redis import claim_redis
+from scribes.monitoring.probes.registry import PROBES, run
 
 
 class Command(BaseCommand):
     help = (
-        "Look whether a worker can do its work here, and become one: `celery -A scribes worker`. "
-        "If not, list what is wrong and exit with code 1."
+        "Run preflight checks, then start the worker: `celery -A scribes worker`. If a critical check "
+        "fails, print the problems and exit with code 1."
     )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        help = "For the worker, after a --: see celery worker --help"
+        help = "options for the worker, after a --: see celery worker --help"
         parser.add_argument("arguments", nargs="*", help=help)
 
     def handle(self, *args: Any, arguments: list[str], **options: Any) -> None:
-        looked_at = [check for check in CHECKS if not check.running]
-        reports = checks.run(looked_at, LIMIT_SECONDS)
-        faults = [report for report in reports if report.is_fault]
+        preflight = [probe for probe in PROBES if not probe.needs_running_processes]
+        faults = [report for report in run(preflight, LIMIT_SECONDS) if report.is_fault]
         for report in faults:
-            self.stderr.write(line(report))
-        if {report.name for report in faults} & {check.name for check in looked_at if check.vital}:
-            self.stderr.write("\nThe worker does not start.")
+            self.stderr.write(report_text(report))
+        if {report.name for report in faults} & {p.name for p in preflight if p.critical}:
+            self.stderr.write("\nThe worker was not started.")
             sys.exit(1)
-        server_checks.claim_redis()
-        become(arguments)
+        claim_redis()
+        start_worker(arguments)
 
 
-def become(arguments: list[str]) -> None:
-    """Become `celery -A scribes worker`; on Windows, which cannot, have it as the only child."""
+def start_worker(arguments: list[str]) -> None:
+    """Replace this process by `celery -A scribes worker`; on Windows, run it as a child."""
     celery = [sys.executable, "-m", "celery", "-A", "scribes", "worker"]
     sys.stderr.flush()
     if sys.platform == "win32":
-        # Ctrl-C reaches both; the worker first finishes what it is at.
+        # Ctrl-C reaches both processes, and the worker first finishes its batches.
         signal.signal(signal.SIGINT, lambda *_: None)
-        # Celery's own pool needs fork.
+        # Celery's prefork pool needs fork, which Windows does not have.
         sys.exit(subprocess.Popen([*celery, "--pool=solo", *arguments]).wait())
     os.execv(celery[0], [*celery, *arguments])  # noqa: S606 signals must reach the worker itself

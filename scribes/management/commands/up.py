@@ -7,13 +7,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from scribes import processes
+from scribes.embedded import processes
+from scribes.embedded.processes import ADMIN_EMAIL, Addresses
 from scribes.models import User
-from scribes.processes import ADMIN_EMAIL, Addresses
 
 
 class Command(BaseCommand):
-    help = "Migrate, say where everything is, and run the Procfile until Ctrl-C."
+    help = "Apply migrations, print all addresses, and run the Procfile until Ctrl-C."
 
     def handle(self, *args: Any, **options: Any) -> None:
         addresses = Addresses(settings.WEB_PORT, settings.FLOWER_PORT)
@@ -21,7 +21,7 @@ class Command(BaseCommand):
         self.stdout.write(welcome(addresses))
         self.stdout.flush()
         command, environment = processes.honcho(addresses)
-        # The end of the terminal reaches it as SIGTERM, from `manage.py embedded`.
+        # `manage.py embedded` passes the end of the terminal on as SIGTERM.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.execve(command[0], command, environment)  # noqa: S606 Ctrl-C must reach it directly
 
@@ -38,8 +38,8 @@ Scribes is starting. Ctrl-C stops everything.
 
 
 def admin_sign_in() -> str:
-    """Only of the administrator that Scribes made; others know their own password."""
+    """How to sign in. The password is shown only for the administrator that Scribes created."""
     admin = User.objects.filter(email=ADMIN_EMAIL).first()
     if admin and admin.check_password(processes.admin_password()):
         return f"sign in: {ADMIN_EMAIL} / {processes.admin_password()}"
-    return "sign in with your administrator's account (another: manage.py createsuperuser)"
+    return "sign in with your administrator account, or create one: manage.py createsuperuser"

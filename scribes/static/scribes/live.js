@@ -1,4 +1,4 @@
-// Around the part of a page that htmx fetches anew, #live: see scribes/live.html.
+// Helpers for #live, the part of a page that htmx refreshes: see scribes/live.html.
 "use strict";
 {
   const states = () =>
@@ -6,7 +6,7 @@
 
   let before = new Map();
 
-  // An answer without that part is another page, such as the one for signing in.
+  // A response without #live is another page, such as the sign-in page: load it.
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (event.target.id !== "live") return;
     if (!event.detail.serverResponse.includes('id="live"')) {
@@ -22,33 +22,33 @@
     bindCheckboxes();
   });
 
-  for (const fault of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
-    document.addEventListener(fault, () => document.body.classList.add("is-stale"));
+  for (const failure of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
+    document.addEventListener(failure, () => document.body.classList.add("is-stale"));
   }
 
-  // Read out to who cannot see it: what changed its state, not each step of progress.
+  // Announce changes of state to screen readers, but not each step of progress.
   function announce() {
-    const news = [...states()].filter(
+    const changed = [...states()].filter(
       ([id, row]) => before.has(id) && before.get(id).dataset.state !== row.dataset.state,
     );
-    if (news.length) {
-      document.getElementById("news").textContent = news
+    if (changed.length) {
+      document.getElementById("news").textContent = changed
         .map(([, row]) => `${row.dataset.name}: ${row.dataset.state}`)
         .join(". ");
     }
   }
 
-  // The checkboxes are new ones. The admin's own script gets to know them when they are wanted,
-  // and not each time: it listens to the whole page.
+  // A refresh replaces the checkboxes, so the admin's script has to bind the new ones. It adds
+  // listeners to the whole page, so bind only when somebody is about to use a checkbox.
   function bindCheckboxes() {
     const list = document.querySelector(".result-list-wrapper");
     const boxes = list?.querySelectorAll("tr input.action-select") ?? [];
     if (!boxes.length || !window.Actions) return;
     const live = document.getElementById("live");
     const done = new AbortController();
-    for (const wish of ["pointerover", "focusin"]) {
+    for (const type of ["pointerover", "focusin"]) {
       live.addEventListener(
-        wish,
+        type,
         () => {
           done.abort();
           window.Actions(boxes, { parent: list });

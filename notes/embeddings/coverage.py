@@ -1,0 +1,87 @@
+"""How many of a user's notes semantic search can find, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.db import connection
+
+from notes.embeddings.encoder import ModelUnavailable
+from notes.embeddings.rollout import active_model, encoder_of, model_name
+from notes.models import EmbeddingModel, Note
+from scribes.models import User
+
+MAX_FAILURES_SHOWN = 10
+
+# Each note is in exactly one state, and one statement counts them all, so the counts add up.
+COUNTS_BY_STATE_SQL = """
+SELECT
+    CASE
+        WHEN NOT has_text THEN 'blank'
+        WHEN of_model.current THEN 'current'
+        WHEN pending.error_class > '' THEN 'failed'
+        WHEN NOT of_model.current THEN 'stale'
+        ELSE 'missing'
+    END AS state,
+    count(*)
+FROM notes
+LEFT JOIN (
+    SELECT note_id, bool_or(current) AS current FROM passages
+    WHERE user_id = %(user)s AND model_id = %(model)s GROUP BY note_id
+) of_model ON of_model.note_id = notes.id
+LEFT JOIN pending_embeddings pending ON pending.note_id = notes.id
+WHERE notes.user_id = %(user)s
+GROUP BY state
+"""
+STATES = ("current", "stale", "missing", "failed", "blank")
+
+
+def coverage(user: User) -> dict[str, Any]:
+    """The number of the user's notes in each state, and the model. Blank notes are not embedded.
+
+    This works without a model, too: `degraded` says that its files cannot be read.
+    """
+    model = _active_model(user)
+    counts = _counts(user, model)
+    total, blank = sum(counts.values()), counts.pop("blank")
+    current, with_text = counts["current"], total - blank
+    return counts | {
+        "total_notes": total,
+        "notes_with_embeddings": current,
+        "notes_without_embeddings": total - current,
+        "coverage_percent": round(100 * current / with_text, 1) if with_text else 100.0,
+        "failures": _failures(user, model),
+        "model": model_name(user),
+        **_dimension(model),
+    }
+
+
+def _active_model(user: User) -> EmbeddingModel | None:
+    """None if the user has no vectors and the default model cannot be read."""
+    try:
+        return active_model(user)
+    except ModelUnavailable:
+        return None
+
+
+def _counts(user: User, model: EmbeddingModel | None) -> dict[str, int]:
+    with connection.cursor() as cursor:
+        cursor.execute(COUNTS_BY_STATE_SQL, {"user": user.pk, "model": model.pk if model else None})
+        return dict.fromkeys(STATES, 0) | dict(cursor.fetchall())
+
+
+def _failures(user: User, model: EmbeddingModel | None) -> Iterable[Mapping[str, Any]]:
+    failed = Note.objects.for_user(user).failed().order_by("pk")
+    if model:
+        failed = failed.stale(model)
+    shown = failed[:MAX_FAILURES_SHOWN]
+    return shown.values("pk", "pending_embedding__error_class", "pending_embedding__error")
+
+
+def _dimension(model: EmbeddingModel | None) -> dict[str, Any]:
+    try:
+        dimension = encoder_of(model).dimension if model else None
+    except ModelUnavailable:
+        dimension = None
+    return {"dimension": dimension, "degraded": [] if dimension else ["semantic"]}

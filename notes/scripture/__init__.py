@@ -1,0 +1,1 @@
+"""References to scripture in a note, as ranges of verses."""

@@ -1,0 +1,1 @@
+"""Sign-up, sign-in and the user's own account."""

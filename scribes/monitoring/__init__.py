@@ -1,0 +1,1 @@
+"""What operators look at: probes, health checks, heartbeats, metrics, the dashboard, logs and backups."""
