@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from django.db import connection
 
@@ -24,7 +24,7 @@ class Counting:
     item_label = "numbers"
     queue = "control"
     max_batch_weight = 1000
-    hints: ClassVar = {"ArithmeticError": "Choose a luckier number."}
+    hints: Mapping[str, str] = {"ArithmeticError": "Choose a luckier number."}
 
     def plan(self, job: BackgroundJob) -> Iterable[tuple[int, int]]:
         if job.parameters["count"] < 0:

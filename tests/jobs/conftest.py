@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from celery import current_app
 
 from jobs.models import BackgroundJob
+from scribes.embedded.addresses import redis_url
+from scribes.messaging import broker
 from scribes.models import User
 from tests.helpers.counting import create_table
 from tests.helpers.jobs import batch_ids, run_job, start_counting
@@ -20,6 +26,22 @@ def counted_table(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def empty_queues(servers: None) -> None:
     delete_queues()
+
+
+@pytest.fixture
+def refused_redis(empty_queues: None, tmp_path: Path, settings, monkeypatch) -> Iterator[None]:
+    """Redis refuses connections."""
+    settings.REDIS_URL = redis_url(tmp_path)
+    celery_url = settings.REDIS_URL.replace("unix://", "redis+socket://")
+    monkeypatch.setitem(current_app.conf, "broker_url", celery_url)
+    _forget_connections()
+    yield
+    _forget_connections()
+
+
+def _forget_connections() -> None:
+    broker._producers.cache_clear()
+    broker.redis_client.cache_clear()
 
 
 @pytest.fixture

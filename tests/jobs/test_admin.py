@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
@@ -37,9 +36,8 @@ def get(client: Client, url: str) -> str:
     return client.get(url).content.decode()
 
 
-def operate(client: Client, job: BackgroundJob, operation: str, **headers: str) -> HttpResponse:
-    response: HttpResponse = client.post(f"{LIST}{job.pk}/operate/{operation}/", headers=headers)
-    return response
+def operate(client: Client, job: BackgroundJob, operation: str, **headers: str):
+    return client.post(f"{LIST}{job.pk}/operate/{operation}/", headers=headers)
 
 
 def act(client: Client, action: str, jobs: list[BackgroundJob]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -40,7 +41,7 @@ def job(alice: User) -> BackgroundJob:
 
 
 def rows() -> list[dict[str, Any]]:
-    return list(JobBatch.objects.order_by("pk").values())
+    return [dict(row) for row in JobBatch.objects.order_by("pk").values()]
 
 
 def set_status(job: BackgroundJob, status: str) -> None:
@@ -108,7 +109,7 @@ def test_claim_looks_at_the_job_of_the_batch(job: BackgroundJob, bob: User):
     others = start_counting(bob, BATCH_SIZE)
     job.cancel()
     assert JobBatch.claim(batch_ids(job)[0], "a message") is None
-    assert claim(others)
+    assert claim(others).job == others
 
 
 def test_claim_refuses_a_deleted_batch(job: BackgroundJob):
@@ -120,11 +121,13 @@ def test_claim_refuses_a_deleted_batch(job: BackgroundJob):
 @pytest.mark.django_db(transaction=True)
 def test_claim_gives_a_batch_to_one_of_eight_processes(job: BackgroundJob):
     for batch_id in batch_ids(job):
-        claimed = run_concurrently(
-            8, lambda n, batch_id=batch_id: JobBatch.claim(batch_id, f"message {n}")
-        )
-        assert len([batch for batch in claimed if batch]) == 1
+        claims = run_concurrently(8, partial(claim_for_process, batch_id))
+        assert len([batch for batch in claims if batch]) == 1
         assert JobBatch.objects.get(pk=batch_id).attempts == 1
+
+
+def claim_for_process(batch_id: int, n: int) -> JobBatch | None:
+    return JobBatch.claim(batch_id, f"message {n}")
 
 
 @pytest.mark.django_db(transaction=True)

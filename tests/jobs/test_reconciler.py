@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +24,6 @@ from jobs.reconciler import (
 )
 from jobs.runner import enqueue
 from jobs.tasks import run_batch
-from scribes.embedded.addresses import redis_url
-from scribes.messaging import broker
 from scribes.messaging.broker import queue_length
 from scribes.messaging.publishing import BUSY_QUEUE_REPUBLISH_FACTOR
 from scribes.models import User
@@ -346,15 +343,6 @@ def test_prune_counts_a_job_once_in_two_processes(alice: User):
 
 
 # --- Without a broker -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def refused_redis(empty_queues: None, tmp_path: Path, settings) -> Iterator[None]:
-    """Redis refuses connections."""
-    settings.REDIS_URL = redis_url(tmp_path)
-    broker.redis_client.cache_clear()
-    yield
-    broker.redis_client.cache_clear()
 
 
 @pytest.mark.usefixtures("refused_redis")

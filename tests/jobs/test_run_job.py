@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import uuid
 from contextlib import ExitStack
@@ -132,9 +131,7 @@ def test_run_job_refuses_a_job_type_that_no_longer_exists(alice: User):
 # --- Beside other processes -----------------------------------------------------------------
 
 
-def test_run_job_leaves_the_batch_of_a_live_worker(
-    alice: User, capsys: pytest.CaptureFixture[str]
-):
+def test_run_job_leaves_the_batch_of_a_live_worker(alice: User, capsys: pytest.CaptureFixture[str]):
     job = start_counting(alice, 200)
     batch = claim(job, "a worker")
     output = run_job(job, capsys)
@@ -186,9 +183,6 @@ def test_run_job_stops_when_the_job_is_cancelled(alice: User, tmp_path: Path, se
         process = run_job_process(stack, tmp_path, "one", job)
         eventually(lambda: job.batches.filter(status="done").exists())
         job.cancel()
-        try:
-            assert process.popen.wait(30) == 0, process.output
-        except subprocess.TimeoutExpired:
-            pytest.fail("it goes on with a cancelled job")
+        assert process.popen.wait(30) == 0, process.output
     assert "The job was cancelled" in process.output
     assert "Other processes" not in process.output

@@ -30,7 +30,7 @@ TRANSITIONS: dict[str, tuple[Callable[[BackgroundJob], bool], tuple[str, ...], s
 
 
 def row(job: BackgroundJob) -> dict[str, Any]:
-    return BackgroundJob.objects.filter(pk=job.pk).values().get()
+    return dict(BackgroundJob.objects.filter(pk=job.pk).values().get())
 
 
 @pytest.mark.parametrize("status", BackgroundJob.Status.values)

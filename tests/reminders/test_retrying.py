@@ -170,6 +170,17 @@ def test_process_that_lost_its_lease_records_nothing(mail: MailServer, note: Not
     assert outcomes(delivery) == ["lost", "sent"]
 
 
+def test_process_records_nothing_when_its_lease_was_released(note: Note):
+    """Nobody has claimed the delivery since, so claim_seq is the same, but it is pending again."""
+    reminder = make_reminder(note)
+    sweep()
+    (claimed,) = Delivery.claim(reminder.deliveries.get())
+    expire_leases()
+    assert not claimed.record(DeliveryAttempt.Outcome.SENT, "", status="sent")
+    delivery = reminder.deliveries.get()
+    assert (delivery.status, outcomes(delivery)) == ("pending", ["lost"])
+
+
 def test_process_records_nothing_when_another_holds_the_lease(note: Note):
     """The row says "sending" for both of them, so only claim_seq tells their claims apart."""
     reminder = make_reminder(note)

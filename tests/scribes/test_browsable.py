@@ -185,7 +185,7 @@ def test_reminder_forms_create_change_and_snooze(person: Person, note: Note):
     created.refresh_from_db()
     assert (status, created.message, created.scheduled_at) == (200, "Oh", datetime.fromisoformat(when))
     status, page = person.submit("/reminders", **fields | {"scheduled_at": "2027-01-31T19:00"})
-    assert (status, error_beside(page, "scheduled_at")[:20]) == (400, "Say the offset from ")
+    assert (status, error_beside(page, "scheduled_at")[:20]) == (400, "Give the offset from")
     status, page = person.submit(f"/reminders/{created.pk}/snooze", until="", minutes="30")
     assert status == 200
 

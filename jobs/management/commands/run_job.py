@@ -7,6 +7,7 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError
 
 from jobs import runner
+from jobs.job_types import JOB_TYPES
 from jobs.models import BackgroundJob, JobBatch
 from jobs.presentation import describe, title
 
@@ -36,6 +37,8 @@ class Command(BaseCommand):
             runner.run_batch(batch_id, NO_CLAIMANT)
         job.refresh_from_db()
         self.stdout.write(describe(job))
+        if not job.is_terminal:
+            self.stdout.write("Other processes work on the remaining batches.")
 
     def _find(self, job_id: UUID | None) -> BackgroundJob:
         jobs = BackgroundJob.objects.order_by("created_at")
@@ -44,12 +47,14 @@ class Command(BaseCommand):
             raise CommandError(f"There is no job {job_id}." if job_id else "No job is active.")
         if job.is_terminal:
             raise CommandError(f"The job has already ended. {describe(job)}")
+        if job.job_type not in JOB_TYPES:
+            raise CommandError(f"There is no job type {job.job_type}.")
         return job
 
 
 def _next_batch(job: BackgroundJob) -> int | None:
-    """A pending batch, or one whose process has died; None if other processes have all the others."""
+    """A pending batch, or one whose process has died; None if the job has ended, or if other
+    processes have all the others."""
     JobBatch.release_expired()
-    pending = job.batches.pending().order_by("number")
-    next_id: int | None = pending.values_list("pk", flat=True).first()
-    return next_id
+    pending = JobBatch.objects.of_running_jobs().pending().filter(job=job)
+    return pending.order_by("number").values_list("pk", flat=True).first()
