@@ -28,9 +28,8 @@ def lateness() -> Iterator[Metric]:
 def deliveries() -> Iterator[Metric]:
     counts = Delivery.objects.order_by().values_list("channel", "status").annotate(Count("pk"))
     rows = (((channel, status), number) for channel, status, number in counts)
-    yield gauge(
-        "scribes_deliveries", "Deliveries by channel and result.", ["channel", "result"], rows
-    )
+    help = "Number of deliveries by channel and status."
+    yield gauge("scribes_deliveries", help, ["channel", "status"], rows)
 
 
 def _seconds(time: timedelta | None) -> float:

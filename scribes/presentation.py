@@ -31,14 +31,15 @@ def humanize_duration(time: timedelta | float | None) -> str:
     seconds = time.total_seconds() if isinstance(time, timedelta) else time
     if seconds < 10:
         return f"{seconds:.1f} s".replace(".0 s", " s")
+    seconds = round(seconds)
     for size, unit, smaller, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if seconds >= size:
             return _two_units(seconds, size, unit, smaller, part)
-    return f"{seconds:.0f} s" if seconds < 60 else _two_units(seconds, 60, "min", 1, "s")
+    return f"{seconds} s" if seconds < 60 else _two_units(seconds, 60, "min", 1, "s")
 
 
-def _two_units(seconds: float, size: int, unit: str, smaller: int, part: str) -> str:
-    whole, rest = divmod(int(seconds), size)
+def _two_units(seconds: int, size: int, unit: str, smaller: int, part: str) -> str:
+    whole, rest = divmod(seconds, size)
     return f"{whole} {unit} {rest // smaller} {part}" if rest >= smaller else f"{whole} {unit}"
 
 

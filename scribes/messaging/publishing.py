@@ -1,8 +1,8 @@
 """The only way to send a message: on commit, to a task by its name.
 
 A message is a hint that a row needs work. The rows say what that work is, so a message may be lost,
-late or repeated. Tasks are named by strings, as in beat's timetable: a module that publishes need not
-import the task that imports it. tests/test_structure.py checks that each published name is a task.
+late or repeated. Tasks are named by strings, as in beat's schedule: a module that publishes need not
+import the task that imports it. tests/jobs/test_publishing.py checks that each name is a task.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `make run` starts: every process, reachable as printed, and gone after Ctrl-C."""
+"""`make run`: it starts every process, prints their addresses, and stops all of them at Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import requests
 
 from scribes.embedded.ports import free_port
 from tests.helpers.processes import MANAGE, Process, eventually, left_over, own_environment, running
+from tests.helpers.servers import Web
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scribes(folder: Path) -> Iterator[Process]:
-    """Everything, with data of its own, on free ports."""
+    """All processes, with data of their own, on free ports."""
     env = own_environment(folder / "data", WEB_PORT=str(free_port()), FLOWER_PORT=str(free_port()))
     command = [*MANAGE, "embedded", *MANAGE, "up"]
     with running(command, folder / "run.log", env) as process:
@@ -33,45 +34,39 @@ def scribes(folder: Path) -> Iterator[Process]:
 
 
 def printed(scribes: Process, pattern: str) -> tuple[str, ...]:
-    """What a person reads off the terminal."""
+    """The groups of the pattern in what `make run` has printed."""
     found = re.search(pattern, scribes.output)
     assert found, scribes.output
     return found.groups()
 
 
 def answer(url: str, **options) -> requests.Response:
-    """Once there is one; a list, since a response that is an error counts as false."""
+    """The first response from this URL, also if it is an error."""
 
-    def look() -> list[requests.Response]:
+    def ask() -> list[requests.Response]:
+        # A list, because a response that is an error is false.
         try:
             return [requests.get(url, timeout=10, **options)]
         except requests.ConnectionError:
             return []
 
-    return eventually(look)[0]
+    return eventually(ask)[0]
 
 
-def test_the_api_and_its_documentation_answer(scribes: Process):
+def test_api_and_documentation_answer(scribes: Process):
     (web,) = printed(scribes, r"API +(\S+)")
     assert answer(web).json()["notes"] == f"{web}/notes"
     assert answer(f"{web}/docs").ok
 
 
-def test_the_admin_takes_the_printed_sign_in_and_lists_jobs(scribes: Process):
-    address, email, password = printed(scribes, r"Admin +(\S+) +sign in: (\S+) / (\S+)")
-    browser = requests.Session()
-    assert browser.get(address).ok
-    form = {
-        "username": email,
-        "password": password,
-        "csrfmiddlewaretoken": browser.cookies["csrftoken"],
-    }
-    page = browser.post(f"{address}login/?next=/admin/jobs/backgroundjob/", data=form)
-    assert page.ok
-    assert "Select background job to view" in page.text
+def test_admin_accepts_the_printed_password(scribes: Process):
+    address, email, password = printed(scribes, r"Admin +(\S+)/admin/ +sign in: (\S+) / (\S+)")
+    answer(address)
+    page = Web(address).sign_in_to_admin(email, password, page="/admin/jobs/backgroundjob/")
+    assert "Select background job to view" in page
 
 
-def test_flower_shows_the_worker_to_those_who_have_the_password(scribes: Process):
+def test_flower_needs_the_printed_password(scribes: Process):
     address, user, password = printed(scribes, r"Flower +(\S+) +sign in: (\S+) / (\S+)")
     assert answer(address).status_code == 401
     workers = eventually(
@@ -90,25 +85,25 @@ def test_flower_listens_on_this_machine_only(scribes: Process):
 
 
 def sockets_of(process: psutil.Process) -> list[Any]:
-    """None of a process that has ended meanwhile, as those do which convert the model."""
+    """Its TCP sockets; none if it has ended, as processes that convert the model soon do."""
     try:
         return list(process.net_connections("tcp"))
     except psutil.NoSuchProcess:
         return []
 
 
-def test_the_worker_says_what_it_is(scribes: Process):
+def test_worker_prints_its_configuration(scribes: Process):
     for pattern in (
         r"broker: +redis\+socket://\S+valkey\.sock",
         r"concurrency: +\d",
         r"time limit: +300 s",
-        r"queues: +default, embeddings, reminders",
+        r"queues: +control, embeddings, notes, reminders",
         r"tasks: +.*jobs\.tasks\.plan_job, jobs\.tasks\.reconcile, jobs\.tasks\.run_batch",
     ):
         printed(scribes, f"({pattern})")
 
 
-def test_beat_runs_from_the_database(scribes: Process):
+def test_beat_reads_its_schedule_from_the_database(scribes: Process):
     scribes.await_output("beat: Starting...")
     assert "DatabaseScheduler" in scribes.output
 

@@ -1,4 +1,4 @@
-"""The main job as a user sees it: over HTTP, with a real web process and real workers."""
+"""A regeneration of embeddings over HTTP, with a real web process and real workers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from notes.embedding import encoder
-from notes.indexing import passages_of
+from notes.embeddings.encoder import encoder
+from notes.embeddings.pipeline import passages_of
 from notes.models import Note, Passage
+from tests.helpers.processes import Process, eventually
 from tests.helpers.samples import psalm
 from tests.helpers.servers import Web, worker_process
-from tests.helpers.processes import Process, eventually
 
 
 @pytest.fixture
@@ -26,23 +26,23 @@ def web(web: Web) -> Web:
 
 
 def import_psalms(web: Web, numbers: range = range(1, 151)) -> None:
-    """Their first eight verses, which is enough, and quicker."""
+    """Create a note with the first eight verses of each: whole psalms would take longer."""
     for number in numbers:
         note = psalm(number)
         note["content"] = "\n".join(note["content"].splitlines()[:8])
         assert web.post("/notes", json=note).status_code == 201
 
 
-def follow(web: Web, job_id: str) -> list[dict[str, Any]]:
-    """The job at every look, until it ended."""
-    seen: list[dict[str, Any]] = []
+def poll(web: Web, job_id: str) -> list[dict[str, Any]]:
+    """Poll the job until it has ended; all its answers."""
+    answers: list[dict[str, Any]] = []
 
     def ended() -> bool:
-        seen.append(web.get(f"/jobs/{job_id}").json())
-        return seen[-1]["completed_at"] is not None
+        answers.append(web.get(f"/jobs/{job_id}").json())
+        return answers[-1]["completed_at"] is not None
 
     eventually(ended, timeout=120)
-    return seen
+    return answers
 
 
 @cache
@@ -50,7 +50,7 @@ def reference_model() -> SentenceTransformer:
     return SentenceTransformer(str(encoder().path), device="cpu")
 
 
-def test_150_notes_go_from_0_over_67_to_100_percent(web: Web, worker: Process):
+def test_regeneration_embeds_150_notes_in_two_batches(web: Web, worker: Process):
     import_psalms(web)
 
     answer = web.post("/semantic/regenerate-embeddings")
@@ -59,7 +59,7 @@ def test_150_notes_go_from_0_over_67_to_100_percent(web: Web, worker: Process):
     job_id = answer.json()["task_id"]
     assert answer.headers["Location"] == f"/jobs/{job_id}"
 
-    seen = follow(web, job_id)
+    seen = poll(web, job_id)
     assert [percent for percent, _ in groupby(job["progress_percent"] for job in seen)] == [
         *(0, 67, 100)
     ]
@@ -71,12 +71,12 @@ def test_150_notes_go_from_0_over_67_to_100_percent(web: Web, worker: Process):
     assert job["result_data"]["embedded_notes"] == 150
     assert job["error_message"] is None
 
-    assert_log_tells_the_story(worker.output, job_id)
-    assert_vectors_are_the_models(web)
-    assert_found_by_meaning(web)
+    assert_logged_in_order(worker.output, job_id)
+    assert_vectors_equal_the_models(web)
+    assert_found_by_semantic_search(web)
 
 
-def assert_log_tells_the_story(log: str, job_id: str):
+def assert_logged_in_order(log: str, job_id: str):
     lines = (
         f"Job {job_id}: Processing 150 notes",
         f"Job {job_id}: 100/150 processed, 0 failed, 67% done",
@@ -88,8 +88,8 @@ def assert_log_tells_the_story(log: str, job_id: str):
     assert positions == sorted(positions)
 
 
-def assert_vectors_are_the_models(web: Web):
-    """Every passage's vector is what sentence-transformers makes of the passage's text."""
+def assert_vectors_equal_the_models(web: Web):
+    """Compare each passage's vector with the one that sentence-transformers computes."""
     passages = list(Passage.objects.order_by("note_id", "ordinal"))
     notes = Note.objects.order_by("pk")
     texts = [text for note in notes for text in passages_of(note, encoder())[1]]
@@ -102,22 +102,22 @@ def assert_vectors_are_the_models(web: Web):
     assert (status["coverage_percent"], status["dimension"]) == (100.0, 384)
 
 
-def assert_found_by_meaning(web: Web):
-    question = {"query": "The Lord looks after me like a shepherd, I lack nothing"}
-    found = web.post("/semantic/search", json=question).json()["results"]
+def assert_found_by_semantic_search(web: Web):
+    query = {"query": "The Lord looks after me like a shepherd, I lack nothing"}
+    found = web.post("/semantic/search", json=query).json()["results"]
     assert found[0]["note"]["title"] == "Psalm 23"
     assert found[0]["passage"]["text"].startswith("The LORD is my shepherd")
 
 
-def test_two_workers_share_one_job(web: Web, tmp_path: Path):
+def test_workers_share_the_batches_of_a_job(web: Web, tmp_path: Path):
     import_psalms(web, range(1, 41))
-    ten = {"JOB_BATCH_SIZE": "10"}
+    small_batches = {"JOB_BATCH_SIZE": "10"}
     with (
-        worker_process(tmp_path, "first", **ten) as first,
-        worker_process(tmp_path, "second", **ten) as second,
+        worker_process(tmp_path, "first", **small_batches) as first,
+        worker_process(tmp_path, "second", **small_batches) as second,
     ):
         job_id = web.post("/semantic/regenerate-embeddings").json()["task_id"]
-        job = follow(web, job_id)[-1]
+        job = poll(web, job_id)[-1]
     assert (job["status"], job["processed_items"]) == ("completed", 40)
     for process in (first, second):
         assert f"Job {job_id}: " in process.output

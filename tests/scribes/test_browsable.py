@@ -183,7 +183,11 @@ def test_reminder_forms_create_change_and_snooze(person: Person, note: Note):
         assert f'href="{path}"' in page
     status, _ = person.submit(f"/reminders/{created.pk}", "patch", scheduled_at="", message="Oh")
     created.refresh_from_db()
-    assert (status, created.message, created.scheduled_at) == (200, "Oh", datetime.fromisoformat(when))
+    assert (status, created.message, created.scheduled_at) == (
+        200,
+        "Oh",
+        datetime.fromisoformat(when),
+    )
     status, page = person.submit("/reminders", **fields | {"scheduled_at": "2027-01-31T19:00"})
     assert (status, error_beside(page, "scheduled_at")[:20]) == (400, "Give the offset from")
     status, page = person.submit(f"/reminders/{created.pk}/snooze", until="", minutes="30")
@@ -218,7 +222,9 @@ def test_preferences_form_sets_and_clears_times(person: Person):
     [({"dry_run": "true"}, '"seconds": null'), ({}, "has been queued")],
     ids=["dry run", "for real"],
 )
-def test_regeneration_form_estimates_or_starts_a_job(person: Person, note: Note, fields: dict[str, str], text: str):
+def test_regeneration_form_estimates_or_starts_a_job(
+    person: Person, note: Note, fields: dict[str, str], text: str
+):
     status, page = person.submit("/semantic/regenerate-embeddings", **fields)
     assert text in page
     assert (status, bool(re.search(r'href="/jobs/[\w-]{36}"', page))) == (

@@ -27,7 +27,9 @@ def without_paths(command: str) -> list[str]:
 
 def procfile() -> dict[str, list[str]]:
     lines = (ROOT / "Procfile").read_text().splitlines()
-    return {name: without_paths(command) for name, command in (line.split(": ", 1) for line in lines)}
+    return {
+        name: without_paths(command) for name, command in (line.split(": ", 1) for line in lines)
+    }
 
 
 def unit(name: str) -> configparser.SectionProxy:

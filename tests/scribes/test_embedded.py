@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from scribes.embedded import supervisor
 from scribes.embedded.addresses import database_url, redis_url, socket_dir
+from scribes.embedded.server_process import ServerFailed
 from tests.helpers.processes import MANAGE, eventually, left_over, own_environment
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -68,6 +70,21 @@ def test_socket_folder_is_private(data: Path):
     assert stat.S_IMODE(int(result.stdout, 8)) == 0o700, result.stderr
 
 
+@pytest.mark.parametrize("kind", ["open to others", "a link"])
+def test_embedded_refuses_a_socket_folder_of_somebody_else(tmp_path: Path, kind: str):
+    """Others can make one first where it is in a shared temporary folder."""
+    folder = socket_dir(tmp_path)
+    if kind == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+        folder.chmod(0o755)
+    nothing = {"with_postgres": False, "with_valkey": False}
+    with pytest.raises(ServerFailed, match="mode 0700"), supervisor.running(tmp_path, **nothing):
+        pass
+
+
 def test_data_folder_may_have_any_name(tmp_path: Path):
     folder = tmp_path / "My Notes + ä & 50% #1"
     result = run(folder, *python(WRITE))
@@ -113,34 +130,34 @@ def test_embedded_rejects_an_unknown_command(data: Path):
 def start_sleeping(data: Path) -> subprocess.Popen[str]:
     """Start a supervisor whose command waits; returns once the command runs."""
     code = "import time; print('up', flush=True); time.sleep(600)"
-    supervisor = subprocess.Popen(
+    process = subprocess.Popen(
         [*MANAGE, "embedded", *python(code)],
         env=own_environment(data),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    assert supervisor.stdout
-    if supervisor.stdout.readline() != "up\n":
-        supervisor.communicate()
+    assert process.stdout
+    if process.stdout.readline() != "up\n":
+        process.communicate()
         pytest.fail("the command did not start")
-    return supervisor
+    return process
 
 
 @pytest.mark.parametrize("to_group", [True, False], ids=["ctrl-c", "sigterm"])
 def test_embedded_stops_everything_when_interrupted(data: Path, to_group: bool):
-    with start_sleeping(data) as supervisor:
+    with start_sleeping(data) as process:
         if to_group:
-            os.killpg(supervisor.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)
         else:
-            supervisor.terminate()
-        assert supervisor.wait(60) != 0
+            process.terminate()
+        assert process.wait(60) != 0
     assert left_over(data) == []
 
 
 def test_embedded_replaces_servers_of_a_killed_supervisor(data: Path):
-    with start_sleeping(data) as supervisor:
-        os.killpg(supervisor.pid, signal.SIGKILL)
+    with start_sleeping(data) as process:
+        os.killpg(process.pid, signal.SIGKILL)
     assert left_over(data)
     assert run(data, *python(WRITE)).returncode == 0
     eventually(lambda: left_over(data) == [])

@@ -55,7 +55,7 @@ class Deployment:
         """The report of this probe as staff see it, once it is a fault."""
 
         def read() -> dict[str, str]:
-            probes = self.staff.get("/health/ready").json()["probes"]
+            probes: list[dict[str, str]] = self.staff.get("/health/ready").json()["probes"]
             faults = {p["name"]: p for p in probes if p["state"] == "fault"}
             return faults.get(name, {})
 

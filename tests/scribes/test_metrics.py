@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import yaml
-from django.conf import settings
+from django.conf import LazySettings, settings
 from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
@@ -19,7 +23,7 @@ from celery_app import QUEUES
 from jobs.models import BackgroundJob
 from reminders.models import Delivery
 from scribes.models import User
-from scribes.monitoring import metrics
+from scribes.monitoring import metrics, prometheus_multiprocess
 from scribes.monitoring.probes.registry import Report
 from tests.helpers.factories import make_job, make_note, make_reminder
 from tests.helpers.servers import Web
@@ -129,3 +133,20 @@ def test_metrics_that_cannot_be_read_hide_no_others(monkeypatch: pytest.MonkeyPa
     probes, lambs = metrics.RegisteredMetrics().collect()
     assert [sample.value for sample in probes.samples] == [1, 0]
     assert [sample.value for sample in lambs.samples] == [99, 0]
+
+
+def test_web_deletes_the_metrics_of_dead_processes(
+    tmp_path: Path, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    settings.DATA_DIR = tmp_path
+    folder = prometheus_multiprocess.folder()
+    folder.mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    kept, deleted = (folder / f"counter_{pid}.db" for pid in (os.getpid(), ended.pid))
+    kept.touch()
+    deleted.touch()
+    prometheus_multiprocess.enable()
+    assert list(folder.iterdir()) == [kept]
+    assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(folder)

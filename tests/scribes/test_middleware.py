@@ -89,4 +89,4 @@ def test_request_id_is_in_the_response_and_the_log_context():
 def test_request_id_is_in_the_response_to_a_rejected_request(client: Client):
     response = client.get("/me")
     assert response.status_code == 401
-    assert UUID(response.headers["X-Request-ID"])
+    assert UUID(response.headers["X-Request-ID"]).version == 4

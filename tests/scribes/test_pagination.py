@@ -53,9 +53,11 @@ def test_page_has_20_rows_by_default():
         ({"limit": 100, "offset": 48}, [48, 49]),
         ({"limit": 100, "offset": 50}, []),
         ({"offset": 2**31 - 1}, []),
+        # As a form with empty inputs sends them.
+        ({"limit": "", "offset": ""}, list(range(20))),
     ],
 )
-def test_page_starts_at_its_offset(query: dict[str, int], numbers: list[int]):
+def test_page_starts_at_its_offset(query: dict[str, object], numbers: list[int]):
     assert page(Rows(50), **query) == {"numbers": numbers, "total": 50}
 
 
@@ -80,14 +82,14 @@ def test_rows_are_counted_only_where_the_total_is_unknown(query: dict[str, int],
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("limit", value) for value in ("0", "-1", "101", "all", "1.5", "", "9" * 30)],
+        *[("limit", value) for value in ("0", "-1", "101", "all", "1.5", "9" * 30)],
         *[("offset", value) for value in ("-1", "2147483648", "x", "NaN", "9" * 2000)],
     ],
 )
 def test_invalid_limits_and_offsets_are_rejected(name: str, value: str):
     with pytest.raises(ValidationError) as error:
         page(Rows(50), **{name: value})
-    assert list(error.value.get_codes()) == [name]
+    assert set(error.value.detail) == {name}
 
 
 def test_limits_are_inclusive():

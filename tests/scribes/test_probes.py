@@ -64,6 +64,7 @@ def test_register_rejects_a_name_that_is_taken(probes: list[Probe]):
 
 def test_registered_probes_need_probes_of_their_own_group():
     """`needs` of another group would have no effect: the groups run at the same time."""
+    assert PROBES
     groups = {probe.name: probe.group for probe in PROBES}
     for probe in PROBES:
         assert {groups[name] for name in probe.needs} <= {probe.group}, probe.name
@@ -135,7 +136,7 @@ def test_run_gives_up_on_probes_that_hang(probes: list[Probe]):
         end.set()
     assert time.monotonic() - start < 5
     assert (walls.state, walls.message) == ("fault", "no answer within 0.2 s")
-    assert (roof.state, garden.state) == ("fault", "ok")
+    assert (roof.state, garden.state) == ("skipped", "ok")
 
 
 # --- The critical ones ----------------------------------------------------------------------

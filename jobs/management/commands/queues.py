@@ -5,6 +5,7 @@ from typing import Any
 
 import redis
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.template.defaultfilters import pluralize
 
 from celery_app import QUEUES
 from scribes.messaging import broker
@@ -21,7 +22,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, limit: int, **options: Any) -> None:
         try:
             for queue in QUEUES:
-                self.stdout.write(f"{queue}: {broker.queue_length(queue)} messages waiting")
+                length = broker.queue_length(queue)
+                self.stdout.write(f"{queue}: {length} message{pluralize(length)} waiting")
                 for message, number in Counter(broker.waiting_messages(queue, limit)).items():
                     self.stdout.write(f"{number:7} {message}")
         except redis.RedisError as error:

@@ -209,7 +209,7 @@ def remind(api: Api, console: Console) -> None:
     )
     with console.status("Waiting for a reminder"):
         time.sleep(REMINDER_SECONDS)
-        current_app.send_task("reminders.tasks.sweep", queue="reminders")
+        current_app.send_task("reminders.tasks.sweep")
         delivery = delivered(api, reminder["id"])
     console.print(
         f"\nReminder for [cyan]{escape(note['title'])}[/] sent by e-mail at {delivery['sent_at']}"

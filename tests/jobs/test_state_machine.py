@@ -1,4 +1,4 @@
-"""Any order of events leaves the rows in order: a state machine driven at random."""
+"""Jobs and batches stay consistent in any order of events: a state machine driven at random."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from jobs.job_types import LeaseLost
 from jobs.models import BackgroundJob, JobBatch
 from jobs.reconciler import reconcile
-from jobs.runner import JOB_TYPES, LeaseLost, _write, enqueue, retry_failed
+from jobs.runner import _write, enqueue, retry_failed
 from jobs.tasks import plan_job, run_batch
 from scribes.models import User
-from tests.helpers.counting import counted, create_table
+from tests.helpers.counting import Counting, counted, create_table
+from tests.helpers.jobs import LONG_AGO
 
-LONG_AGO = "2000-01-01T00:00:00Z"
 PLANS = {"3": "raise", "8": "skip"}
 
 
 class Jobs(RuleBasedStateMachine):
-    """Two users, and processes that claim, die, come back too late, or finish."""
+    """Two users with jobs, and processes that claim, die, finish, or come back too late."""
 
     claims = Bundle("claims")
 
@@ -44,8 +45,8 @@ class Jobs(RuleBasedStateMachine):
         self.seen: dict[str, dict[str, Any]] = {}
 
     @initialize(target=claims)
-    def begin(self):
-        """Two jobs of four batches, and half of those in work."""
+    def start_jobs(self):
+        """Two jobs of four batches each, half of them in progress."""
         for user in self.users:
             job, _ = enqueue(user, "counting", {"count": 12, "plans": PLANS})
             plan_job(str(job.pk))
@@ -61,25 +62,25 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(target=claims, number=st.integers(0, 20))
     def claim(self, number: int):
-        """A process begins a batch, and has not finished yet."""
+        """A process claims a batch, and has not finished yet."""
         batch = self.any_batch(number)
         return (batch and JobBatch.claim(batch.pk, f"message {number}")) or multiple()
 
     def any_batch(self, number: int) -> JobBatch | None:
-        """One that is not done, or if there is none, one that is."""
+        """An unfinished batch, or a finished one if there are no others."""
         batches = list(JobBatch.objects.filter(status__in=JobBatch.ACTIVE).order_by("pk"))
         batches = batches or list(JobBatch.objects.order_by("pk"))
         return batches[number % len(batches)] if batches else None
 
     @rule(batch=consumes(claims))
     def finish(self, batch: JobBatch) -> None:
-        """Perhaps long after somebody else took the batch over, or its job ended."""
+        """Perhaps long after another process took over the batch, or after the job ended."""
         row = JobBatch.objects.select_related("job").filter(pk=batch.pk).first()
         is_ours = row is not None and row.status == "leased" and row.claim_seq == batch.claim_seq
         may_write = is_ours and row is not None and row.job.status == "running"
         numbers = [n for n in batch.item_ids if str(n) not in PLANS]
         try:
-            _write(JOB_TYPES["counting"], batch, [numbers], [])
+            _write(Counting(), batch, [numbers], [])
         except LeaseLost:
             assert not may_write
         else:
@@ -100,8 +101,8 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(target=claims, batch=claims)
     def take_over(self, batch: JobBatch):
-        """Another process gets the batch, before the first one comes to write its results."""
-        JobBatch.objects.leased().filter(pk=batch.pk).update(lease_expires_at=LONG_AGO)
+        """Another process gets the batch before the first one writes its results."""
+        JobBatch.objects.held().filter(pk=batch.pk).update(lease_expires_at=LONG_AGO)
         reconcile()
         other = JobBatch.claim(batch.pk, "another message")
         if other:
@@ -132,14 +133,14 @@ class Jobs(RuleBasedStateMachine):
             retry_failed(job)
 
     @invariant()
-    def counters_are_what_the_batches_did(self) -> None:
+    def counters_match_the_batches(self) -> None:
         for job in BackgroundJob.objects.all():
             assert 0 <= job.done_items <= job.total_items
             assert 0 <= job.progress_percent <= 100
             done = job.batches.filter(status="done")
-            buried = job.batches.filter(status="dead")
+            dead = job.batches.filter(status="dead")
             finished = sum(len(batch.item_ids) for batch in done)
-            alone = sum(len(batch.item_ids) == 1 for batch in buried)
+            alone = sum(len(batch.item_ids) == 1 for batch in dead)
             assert job.done_items == finished + alone
 
     @invariant()
@@ -147,9 +148,10 @@ class Jobs(RuleBasedStateMachine):
         for job in BackgroundJob.objects.all():
             effects = counted(job)
             assert len(effects) == len(set(effects)) == job.processed_items
+            assert (job.result_data or {}).get("sum", 0) == sum(effects)
 
     @invariant()
-    def no_item_is_in_two_living_batches_nor_in_none(self) -> None:
+    def each_item_is_in_one_batch(self) -> None:
         for job in BackgroundJob.objects.exclude(status="queued"):
             living = job.batches.exclude(status="dead")
             items = [item for batch in living for item in batch.item_ids]
@@ -160,26 +162,26 @@ class Jobs(RuleBasedStateMachine):
             assert len(items) + len(dead_alone) == job.total_items
 
     @invariant()
-    def a_user_has_one_active_job(self) -> None:
+    def user_has_one_active_job(self) -> None:
         for user in self.users:
             assert BackgroundJob.objects.for_user(user).active().count() <= 1
 
     @invariant()
-    def a_job_is_completed_exactly_when_all_is_done(self) -> None:
+    def job_is_completed_exactly_when_all_items_are_done(self) -> None:
         for job in BackgroundJob.objects.exclude(status__in=("queued", "failed", "cancelled")):
             assert (job.status == "completed") == (job.done_items == job.total_items)
 
     @invariant()
-    def what_has_ended_never_changes(self) -> None:
+    def ended_jobs_never_change(self) -> None:
         for values in BackgroundJob.objects.terminal().values():
-            # But for one thing: a job that was pruned is nobody's retry any more.
+            # One exception: retry_of is cleared when the first job is pruned.
             row: dict[str, Any] = {**values, "retry_of_id": None}
             assert row == self.seen.setdefault(str(row["job_id"]), row)
 
 
 @pytest.mark.usefixtures("alice")
 @override_settings(JOB_BATCH_SIZE=3, JOB_PARALLELISM=2)
-def test_any_order_of_events_keeps_the_rows_in_order():
+def test_rows_stay_consistent_in_any_order_of_events():
     run_state_machine_as_test(
         Jobs,
         settings=settings(

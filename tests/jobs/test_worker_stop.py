@@ -1,4 +1,4 @@
-"""A worker that is told to stop, as systemd, Docker and Ctrl-C do it."""
+"""A worker that gets SIGTERM, as systemd and Docker send it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def counting_worker(stack: ExitStack, folder: Path, name: str) -> Process:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_finishes_its_batch_and_the_job_goes_on_elsewhere(alice: User, tmp_path: Path):
+def test_worker_finishes_its_batch_when_it_is_told_to_stop(alice: User, tmp_path: Path):
+    """Another worker goes on with the job."""
     with ExitStack() as stack:
         workers = [counting_worker(stack, tmp_path, name) for name in ("leaving", "staying")]
         for worker in workers:
@@ -38,7 +39,7 @@ def test_it_finishes_its_batch_and_the_job_goes_on_elsewhere(alice: User, tmp_pa
         eventually(ended)
     assert (job.status, job.processed_items) == ("completed", 60)
     assert counted(job) == list(range(60))
-    # No batch was begun in vain.
+    # No attempt was lost.
     assert set(job.batches.values_list("attempts", flat=True)) == {1}
     batches = [worker.output.count("processed, 0 failed") for worker in workers]
     assert batches[0] >= 1
