@@ -106,6 +106,8 @@ class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
 
 
 class NoteDetail(OwnNotes, generics.RetrieveUpdateDestroyAPIView[Note]):
+    """One note, with all of its content."""
+
     http_method_names = ["get", "patch", "delete", "head", "options"]
 
     def get_queryset(self) -> QuerySet[Note]:

@@ -1,6 +1,6 @@
-"""A real browser: the chromium of the system, driven by Playwright.
+"""A real browser: the system's chromium, driven by Playwright.
 
-`pytest tests/browser --screenshots docs/images` also makes the pictures of the documentation.
+`pytest tests/browser --screenshots docs/images` also takes the pictures of the documentation.
 """
 
 from __future__ import annotations
@@ -15,20 +15,17 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 from pytest_django import DjangoDbBlocker
 
 from jobs.models import JobOutcomes
 from scribes.models import Heartbeat, User
-from tests.helpers.servers import Web, web_process, worker_process
+from tests.helpers.browser import PASSWORD, SIZE, TakePicture
 from tests.helpers.processes import Process
+from tests.helpers.servers import Web, web_process, worker_process
 
-PASSWORD = "correct horse battery"
-SIZE = ViewportSize(width=1280, height=800)
-# It runs as root in containers, and calls home otherwise.
+# Chromium has no sandbox for root, and contacts other machines without the second option.
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
-
-TakePicture = Callable[[Page, str], None]
 
 
 @pytest.fixture(scope="package")
@@ -37,8 +34,8 @@ def browser() -> Iterator[Browser]:
     if path is None:
         pytest.skip("no chromium is installed: apt-get install --no-install-recommends chromium")
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright's event loop stands still in this thread while a test's own code runs, but
-        # it is there, and Django takes any query then for one that would block it.
+        # Playwright has an event loop in this thread. It does not run while a test's own code does,
+        # but Django sees it and would refuse every query.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
@@ -47,8 +44,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A new window without cookies. The test fails where the page wants anything from another
-    machine, or where a script of it does."""
+    """A new window without cookies. The test fails if the page requests anything from another
+    machine, or if one of its scripts raises an error."""
     context = browser.new_context(viewport=SIZE, reduced_motion="reduce")
     context.set_default_timeout(20_000)
     faults: list[str] = []
@@ -62,7 +59,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def _refuse(faults: list[str]) -> Callable[[Route], None]:
     def refuse(route: Route) -> None:
-        faults.append(f"asks for {route.request.url}")
+        faults.append(f"requests {route.request.url}")
         route.abort()
 
     return refuse
@@ -75,10 +72,10 @@ def _refuse(faults: list[str]) -> Callable[[Route], None]:
 def shared_database(
     browser: Browser, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[None]:
-    """Rows are committed, so that the processes see them.
+    """A database whose rows are committed, so that other processes see them.
 
-    The browser comes first and goes last: while its event loop is there, Django has a connection
-    of its own for it.
+    The browser must start first and end last: while its event loop exists, Django uses a separate
+    connection for it.
     """
     with django_db_blocker.unblock():
         assert connection.settings_dict["NAME"].startswith("test_")
@@ -89,14 +86,17 @@ def shared_database(
 
 @pytest.fixture
 def transactional_db(shared_database: None) -> None:
-    """In place of pytest-django's, which flushes after each test. Where no test of a run asks for
-    a fixture of this name, pytest-django makes no test database, and ours would be the real one."""
+    """Replaces pytest-django's fixture, which flushes after each test.
+
+    pytest-django creates a test database only if a test uses a fixture of this name. Without it, these
+    tests would use the real database.
+    """
 
 
 @pytest.fixture
 def database(transactional_db: None) -> Iterator[None]:
-    """Emptied after the test, but not by a flush: that would give the content types, which the
-    web process remembers, new ids."""
+    """Deletes all rows after the test. A flush would give new ids to the content types, which the web
+    process has cached."""
     yield
     for model in (User, Heartbeat, JobOutcomes):
         model.objects.all().delete()
@@ -115,7 +115,7 @@ def shared_web(shared_database: None, folder: Path) -> Iterator[Web]:
 
 @pytest.fixture
 def web(database: None, shared_web: Web) -> Web:
-    """It outlives the test, whose rows do not: everybody has to sign in again."""
+    """The shared web process, with nobody signed in."""
     shared_web.session.headers.pop("Authorization", None)
     shared_web.session.cookies.clear()
     return shared_web
@@ -123,7 +123,7 @@ def web(database: None, shared_web: Web) -> Web:
 
 @pytest.fixture(scope="package")
 def shared_worker(shared_database: None, folder: Path) -> Iterator[Process]:
-    """It knows the tests' own job type, works in small steps, and tells of each heartbeat."""
+    """A worker that knows the tests' own job type, has small batches, and writes each heartbeat."""
     variables = {"JOB_BATCH_SIZE": "5", "JOB_PARALLELISM": "1", "HEARTBEAT_SECONDS": "0"}
     options = ("--include", "tests.helpers.counting")
     with worker_process(folder, "browsed", *options, **variables) as process:
@@ -140,23 +140,14 @@ def worker(database: None, shared_worker: Process) -> Process:
 
 @pytest.fixture
 def operator(database: None) -> User:
-    """Somebody who may do everything in the admin."""
+    """A superuser."""
     return User.objects.create_superuser("operator@example.com", PASSWORD)
-
-
-def sign_in(page: Page, web: Web, user: User) -> None:
-    """Through the admin's form; `user` has the password PASSWORD."""
-    page.goto(f"{web.url}/admin/login/?next=/admin/")
-    page.fill("input[name=username]", user.email)
-    page.fill("input[name=password]", PASSWORD)
-    page.click("[type=submit]")
-    page.wait_for_url(f"{web.url}/admin/")
 
 
 @pytest.fixture
 def take_picture(request: pytest.FixtureRequest) -> TakePicture:
-    """take_picture(page, "admin-jobs"): {FOLDER}/admin-jobs.png with --screenshots FOLDER, and
-    nothing without."""
+    """take_picture(page, "admin-jobs") writes {FOLDER}/admin-jobs.png with --screenshots FOLDER, and
+    does nothing without that option."""
     folder: Path | None = request.config.getoption("--screenshots")
 
     def take(page: Page, name: str) -> None:
@@ -165,7 +156,7 @@ def take_picture(request: pytest.FixtureRequest) -> TakePicture:
             page.wait_for_load_state("networkidle")
             page.evaluate("document.fonts.ready")
             picture = Image.open(BytesIO(page.screenshot(animations="disabled")))
-            # A third of the size, and nobody sees it.
+            # A third of the size, without a visible difference.
             small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
             small.save(folder / f"{name}.png", optimize=True)
 

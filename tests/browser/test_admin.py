@@ -1,4 +1,4 @@
-"""The admin, as an operator uses it."""
+"""The admin, used by an operator."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from playwright.sync_api import Locator, Page, expect
 from celery_app import QUEUES
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from jobs.runner import enqueue
-from notes.indexing import make_due
-from notes.models import Note, text_hash
-from reminders.checks import SWEEP
+from notes.models import Note, mark_pending, text_hash
+from reminders.probes import SWEEP
 from scribes.models import Heartbeat, User
-from tests.browser.conftest import SIZE, TakePicture, sign_in
-from tests.helpers.servers import Web
+from tests.helpers.browser import SIZE, TakePicture, sign_in
 from tests.helpers.counting import create_table
 from tests.helpers.processes import Process, eventually
+from tests.helpers.servers import Web
 
 JOBS = "/admin/jobs/backgroundjob/"
 
 
 @pytest.fixture
 def admin(page: Page, web: Web, worker: Process, operator: User) -> Page:
-    """A window in which the operator has signed in."""
+    """A page of the signed-in operator."""
     create_table()
     sign_in(page, web, operator)
     return page
@@ -53,9 +52,7 @@ def make_job(user: User, minutes_ago: int = 0, **fields) -> BackgroundJob:
     return BackgroundJob.objects.create(**(times | defaults | fields))
 
 
-def test_a_regeneration_is_run_again_and_its_bar_moves_to_the_end_by_itself(
-    admin: Page, web: Web, operator: User
-):
+def test_jobs_list_follows_a_repeated_job_without_reload(admin: Page, web: Web, operator: User):
     write_notes(operator, 23)
     earlier = make_job(operator, 9, status="completed", completed_at=timezone.now())
     admin.goto(web.url + JOBS)
@@ -66,18 +63,18 @@ def test_a_regeneration_is_run_again_and_its_bar_moves_to_the_end_by_itself(
     expect(row_of(admin, job)).to_contain_text("23/23 · 100 %", timeout=60_000)
     expect(row_of(admin, job)).to_contain_text("completed")
     expect(row_of(admin, job).get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100")
-    assert admin.evaluate("window.untouched"), "the page was loaded anew"
+    assert admin.evaluate("window.untouched"), "the page was reloaded"
     expect(admin.locator("#news")).to_contain_text("completed")
-    # Nothing is under way any more, so nothing is asked.
+    # No job is active any more, so the page stops refreshing itself.
     expect(admin.locator("#live")).not_to_have_attribute("hx-trigger", re.compile(".*"))
 
 
-def test_a_job_is_cancelled_while_its_bar_moves(admin: Page, web: Web, operator: User):
+def test_jobs_list_cancels_a_running_job(admin: Page, web: Web, operator: User):
     job, _ = enqueue(operator, "counting", {"count": 2000, "seconds": 0.05})
     admin.goto(web.url + JOBS)
     bar = row_of(admin, job).get_by_role("progressbar")
-    begun = bar.get_attribute("aria-valuenow")
-    eventually(lambda: bar.get_attribute("aria-valuenow") not in (begun, "0"))
+    at_first = bar.get_attribute("aria-valuenow")
+    eventually(lambda: bar.get_attribute("aria-valuenow") not in (at_first, "0"))
     expect(row_of(admin, job)).to_contain_text(re.compile(r"about .* left"))
     row_of(admin, job).get_by_role("button", name="Cancel").click()
     expect(row_of(admin, job)).to_contain_text("cancelled")
@@ -85,33 +82,29 @@ def test_a_job_is_cancelled_while_its_bar_moves(admin: Page, web: Web, operator:
     assert job.status == "cancelled"
 
 
-def test_what_failed_is_found_and_retried_on_the_page_of_the_job(
-    admin: Page, web: Web, operator: User
-):
+def test_job_page_shows_failures_and_retries_them(admin: Page, web: Web, operator: User):
     job, _ = enqueue(operator, "counting", {"count": 12, "plans": {"3": "raise", "7": "memory"}})
     admin.goto(web.url + JOBS)
     expect(row_of(admin, job)).to_contain_text("2 failed", timeout=60_000)
     admin.get_by_role("link", name="Needs attention 1").click()
-    admin.get_by_role("link", name=re.compile("Counting")).click()
+    admin.get_by_role("link", name=re.compile("counting")).click()
     expect(admin.get_by_text("ArithmeticError")).to_be_visible()
     expect(admin.get_by_text("The worker ran out of memory.")).to_be_visible()
     expect(admin.locator(".batch-done")).to_have_count(3)
-    admin.get_by_role("button", name="Retry failed").click()
-    admin.locator("dl").get_by_role("link", name=re.compile("Counting")).click()
+    admin.get_by_role("button", name="Retry failed items").click()
+    admin.locator("dl").get_by_role("link", name=re.compile("counting")).click()
     expect(admin.get_by_text("2 of 2 items done, 0 failed")).to_be_visible(timeout=60_000)
     admin.goto(f"{web.url}{JOBS}?tab=attention")
     expect(admin.get_by_role("link", name="Needs attention 0")).to_be_visible()
 
 
-def test_ticked_jobs_are_cancelled_together_and_stay_ticked_until_then(
-    admin: Page, web: Web, operator: User
-):
+def test_jobs_list_keeps_selected_jobs_until_the_action(admin: Page, web: Web, operator: User):
     jobs = [
         make_job(operator, status="running", total_items=9, job_type=name)
         for name in ("one", "two", "three")
     ]
     admin.goto(web.url + JOBS)
-    # The list has been fetched anew by then, and its checkboxes with it.
+    # When this shows, the list has been refreshed, with new checkboxes.
     BackgroundJob.objects.filter(pk=jobs[0].pk).update(processed_items=3)
     expect(row_of(admin, jobs[0])).to_contain_text("3/9")
     for job in jobs[:2]:
@@ -123,29 +116,29 @@ def test_ticked_jobs_are_cancelled_together_and_stay_ticked_until_then(
     assert BackgroundJob.objects.get(status="running") == jobs[2]
 
 
-def test_the_front_page_shows_how_things_are(admin: Page, web: Web, operator: User):
+def test_dashboard_shows_figures_and_stays_up_to_date(admin: Page, web: Web, operator: User):
     job, _ = enqueue(operator, "counting", {"count": 12, "plans": {"3": "raise"}})
-    make_due(write_notes(operator, 4)[:1])
+    mark_pending(write_notes(operator, 4)[:1])
     eventually(lambda: BackgroundJob.objects.filter(pk=job.pk, status="completed"))
     admin.goto(f"{web.url}/admin/")
     for panel, figure, value in (
         ("Queues", "control", "0"),
         ("Processes", "worker processes alive", "1"),
-        ("Jobs", "of them not well", "1"),
+        ("Jobs", "with failures", "1"),
         ("Embeddings", "coverage", "75.0 %"),
-        ("Reminders", "due, wait for the sweep", "0"),
+        ("Reminders", "due, waiting for the sweep", "0"),
     ):
         shown = admin.get_by_role("region", name=panel).locator(f"dt:text-is('{figure}') + dd")
         expect(shown).to_have_text(value)
-    # Beat does not run, and whoever looks here is told.
-    expect(admin.locator("#faults")).to_contain_text("Beat has not looked at its timetable")
-    # It is kept up to date.
+    # Beat does not run, and the page says so.
+    expect(admin.locator("#faults")).to_contain_text("Beat has not looked at its schedule")
+    # It refreshes itself.
     make_job(operator, status="failed", completed_at=timezone.now())
     jobs = admin.get_by_role("region", name="Jobs")
-    expect(jobs.locator("dt:text-is('of them not well') + dd")).to_have_text("2", timeout=20_000)
+    expect(jobs.locator("dt:text-is('with failures') + dd")).to_have_text("2", timeout=20_000)
     admin.context.set_offline(True)
-    expect(admin.get_by_text("what you see is old")).to_be_visible(timeout=20_000)
-    # Whoever is signed out sees no numbers, but the form to sign in.
+    expect(admin.get_by_text("This page may be out of date.")).to_be_visible(timeout=20_000)
+    # After signing out, the page shows the sign-in form and no figures.
     admin.context.clear_cookies()
     admin.context.set_offline(False)
     admin.wait_for_url("**/admin/login/**")
@@ -156,7 +149,7 @@ def test_the_front_page_shows_how_things_are(admin: Page, web: Web, operator: Us
 
 @pytest.fixture
 def busy_day(database: None) -> BackgroundJob:
-    """A job under way, after a day with many others."""
+    """A running job, after a day with many others."""
     people = [
         User.objects.create_user(f"{name}@example.com") for name in ("anna", "bertil", "cecilia")
     ]
@@ -172,21 +165,21 @@ def busy_day(database: None) -> BackgroundJob:
         if n % 14 == 8:
             fields |= {"status": "failed", "processed_items": 20}
         ended = now - timedelta(minutes=23 * n + n * n % 50)
-        begun = ended - timedelta(seconds=30 + n)
+        started = ended - timedelta(seconds=30 + n)
         minutes_ago = 23 * n + n * n % 50 + 1
-        make_job(people[n % 3], minutes_ago, started_at=begun, completed_at=ended, **fields)
+        make_job(people[n % 3], minutes_ago, started_at=started, completed_at=ended, **fields)
     make_job(people[1], status="queued", started_at=None)
-    make_due(write_notes(people[2], 400)[:3])
+    mark_pending(write_notes(people[2], 400)[:3])
     for name in ("beat", SWEEP, *(f"queue {queue}" for queue in QUEUES)):
         Heartbeat.objects.create(name=name, process="scribes-1:4711", at=Now())
-    return _job_under_way(people[0], now)
+    return _running_job(people[0], now)
 
 
-def _job_under_way(user: User, now) -> BackgroundJob:
+def _running_job(user: User, now) -> BackgroundJob:
     job = make_job(user, status="running", total_items=200, processed_items=132, failed_items=2)
-    begun = now - timedelta(seconds=81)
+    started = now - timedelta(seconds=81)
     BackgroundJob.objects.filter(pk=job.pk).update(
-        created_at=begun - timedelta(seconds=0.4), started_at=begun
+        created_at=started - timedelta(seconds=0.4), started_at=started
     )
     JobBatch.append(job, [range(n, n + 5) for n in range(0, 200, 5)])
     job.batches.filter(number__lte=27).update(status="done", attempts=1)
@@ -197,7 +190,7 @@ def _job_under_way(user: User, now) -> BackgroundJob:
     return job
 
 
-def test_pages_fit_a_small_window_in_both_colours(
+def test_pages_fit_a_small_window_in_light_and_dark(
     page: Page, web: Web, operator: User, busy_day: BackgroundJob, take_picture: TakePicture
 ):
     sign_in(page, web, operator)

@@ -1,4 +1,4 @@
-"""The browsable API, as a person uses it."""
+"""The browsable API, used by a person."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.helpers.samples import psalm
 from scribes.models import User
-from tests.browser.conftest import PASSWORD, TakePicture
-from tests.helpers.servers import Web
+from tests.helpers.browser import PASSWORD, TakePicture
 from tests.helpers.processes import Process, eventually
+from tests.helpers.samples import psalm
+from tests.helpers.servers import Web
 
 FORM = 'form[enctype="multipart/form-data"].form-horizontal'
 
@@ -23,7 +23,7 @@ def alice(database: None) -> User:
 
 @pytest.fixture
 def pages(page: Page, web: Web, alice: User) -> Page:
-    """Of alice, who came to the front page and signed in from there."""
+    """A page of alice, who signed in from the front page."""
     page.goto(web.url)
     page.get_by_role("link", name="Log in").click()
     page.fill("input[name=username]", alice.email)
@@ -40,7 +40,7 @@ def submit(page: Page, button: str = "POST", **fields: str) -> None:
     page.locator(FORM).get_by_role("button", name=button, exact=True).click()
 
 
-def test_a_note_is_made_mended_and_deleted(pages: Page, web: Web):
+def test_note_is_created_edited_and_deleted_by_forms(pages: Page, web: Web):
     pages.get_by_role("link", name=f"{web.url}/notes", exact=True).click()
     submit(pages, title="", content="By grace\nyou have been saved.")
     expect(pages.locator(".has-error")).to_contain_text("This field may not be blank.")
@@ -52,7 +52,7 @@ def test_a_note_is_made_mended_and_deleted(pages: Page, web: Web):
     submit(pages, "PATCH", title="")
     expect(pages.locator(".has-error")).to_contain_text("This field may not be blank.")
     submit(pages, "PATCH", title="Saved by grace")
-    expect(pages.locator(".places")).to_contain_text("Saved by grace")
+    expect(pages.locator(".resources")).to_contain_text("Saved by grace")
     note = re.sub("&quot;", '"', pages.locator(".response-info").inner_text())
     assert '"ephesians",\n        "faith"' in note
 
@@ -61,7 +61,7 @@ def test_a_note_is_made_mended_and_deleted(pages: Page, web: Web):
     expect(pages.locator(".response-info")).to_contain_text("HTTP 204 No Content")
 
 
-def test_a_regeneration_is_started_by_its_form_and_followed_to_its_end(
+def test_regeneration_is_started_by_its_form_and_followed(
     pages: Page, web: Web, worker: Process, alice: User, take_picture: TakePicture
 ):
     for number in (1, 23, 46, 121):
@@ -73,33 +73,35 @@ def test_a_regeneration_is_started_by_its_form_and_followed_to_its_end(
 
     def ended() -> bool:
         pages.reload()
-        return "completed, 100 %" in pages.locator(".places").inner_text()
+        return "completed, 100 %" in pages.locator(".resources").inner_text()
 
     eventually(ended)
     expect(pages.locator(".response-info")).to_contain_text('"embedded_notes": 4')
 
     pages.goto(f"{web.url}/semantic/search")
     submit(pages, query="my shepherd")
-    expect(pages.locator(".places li").first).to_contain_text("Psalm 23")
+    expect(pages.locator(".resources li").first).to_contain_text("Psalm 23")
     expect(pages.locator(f"{FORM} [name=query]")).to_have_value("my shepherd")
 
     pages.goto(f"{web.url}/notes?limit=2")
     take_picture(pages, "browsable-api")
 
 
-def test_filters_and_pages(pages: Page, web: Web, alice: User):
+def test_list_has_filters_and_pages(pages: Page, web: Web, alice: User):
     for number in (1, 23, 46):
         alice.notes.create(**psalm(number))
     pages.goto(f"{web.url}/notes?limit=2")
     pages.get_by_role("link", name="2", exact=True).click()
-    expect(pages.locator(".places li")).to_have_count(1)
+    expect(pages.locator(".resources li")).to_have_count(1)
     pages.get_by_role("button", name="Filters").click()
     pages.locator("#filtersModal [name=scripture]").fill("Psalm 23:4")
     pages.locator("#filtersModal .btn-primary").click()
-    expect(pages.locator(".places .name")).to_have_text(["Psalm 23"])
+    expect(pages.locator(".resources .name")).to_have_text(["Psalm 23"])
 
 
-def test_the_documentation(page: Page, web: Web, take_picture: TakePicture):
+def test_documentation_works_without_other_machines(
+    page: Page, web: Web, take_picture: TakePicture
+):
     page.goto(f"{web.url}/docs")
     expect(page.get_by_text("/semantic/regenerate-embeddings")).to_be_visible()
     take_picture(page, "swagger")

@@ -268,7 +268,7 @@ def test_release_expired_keeps_batches_of_ended_jobs(job: BackgroundJob, status:
     assert rows() == before
 
 
-def test_batches_presumed_lost_are_pending_and_dispatched_long_ago(job: BackgroundJob):
+def test_batches_presumed_lost_are_pending_and_sent_long_ago(job: BackgroundJob):
     long_ago, lately = (timezone.now() - timedelta(seconds=seconds) for seconds in (61, 59))
     claim(job, number=1)
     JobBatch.objects.update(dispatched_at=long_ago)

@@ -111,7 +111,7 @@ def test_plan_is_not_published_by_two_reconcilers(alice: User):
     assert queue_length("control") == 1
 
 
-def test_batches_are_published_again_when_their_messages_were_lost(
+def test_batches_are_published_again_when_messages_were_lost(
     alice: User, reconcile_and_publish: Callable[[], None]
 ):
     start_counting(alice, 700)

@@ -250,10 +250,12 @@ def test_first_batch_starts_the_deadline(alice: User):
 # --- Lost leases ----------------------------------------------------------------------------
 
 
-def test_process_that_lost_its_lease_writes_nothing(alice: User, monkeypatch):
-    """While it computes, its lease expires and another process finishes the batch."""
-    job = start_counting(alice, 10)
-    (batch_id,) = batch_ids(job)
+def test_process_that_lost_its_lease_writes_nothing(alice: User, settings, monkeypatch):
+    """While it computes, its lease expires and another process finishes the batch. The job still runs,
+    since it has a second batch: only the lease can stop the first process."""
+    settings.JOB_BATCH_SIZE = 10
+    job = start_counting(alice, 20)
+    batch_id, other_id = batch_ids(job)
     compute = Counting.compute
 
     def slow_compute(self, *args):
@@ -266,11 +268,13 @@ def test_process_that_lost_its_lease_writes_nothing(alice: User, monkeypatch):
     monkeypatch.setattr(Counting, "compute", slow_compute)
     run_batch(batch_id)
     job.refresh_from_db()
-    assert (job.status, item_counts(job)) == ("completed", (10, 0, 0))
-    assert job.result_data == {"sum": sum(range(10)), "counted": 10}
+    assert (job.status, item_counts(job)) == ("running", (10, 0, 0))
     assert counted(job) == list(range(10))
     batch = JobBatch.objects.get(pk=batch_id)
     assert (batch.status, batch.attempts, batch.claim_seq) == ("done", 2, 2)
+    run_batch(other_id)
+    job.refresh_from_db()
+    assert job.result_data == {"sum": sum(range(20)), "counted": 20}
 
 
 @pytest.mark.parametrize("ending", ["cancel", "fail"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import pairwise
 
 import pytest
@@ -97,6 +98,37 @@ def test_neighbours_overlap_by_whole_sentences():
         assert shared.startswith("Sentence number")
         assert 0 < count_tokens(shared) <= 12
     assert max(count_tokens(text[span.start : span.end]) for span in spans) <= 50
+
+
+def whole_words(text: str) -> list[Token]:
+    """Two tokens per word, both at the start of the word."""
+    starts = [match.start() for match in re.finditer(r"\S+", text)]
+    return [Token(start, number) for number, start in enumerate(starts) for _ in range(2)]
+
+
+def test_overlap_stays_in_its_section():
+    text = "# First\nIn the beginning.\n\n# Second\nLet there be light. " + "And there was. " * 20
+    spans = split(text, 24, 16, whole_words)
+    second = text.index("# Second")
+    assert len(spans) > 3
+    for before, after in pairwise(spans):
+        assert after.start > second or before.end <= second
+        assert "#" not in text[after.start : before.end]
+
+
+def test_long_sentence_is_cut_between_words():
+    text = "in the beginning was the word and the word was with god " * 4
+    passages = [text[start:end] for start, end, _ in split(text, 7, 0, whole_words)]
+    assert " ".join(passages).split() == text.split()
+    assert all(len(whole_words(passage)) <= 7 for passage in passages)
+
+
+def test_character_of_more_tokens_than_fit_is_a_passage():
+    def three_per_character(text: str) -> list[Token]:
+        return [Token(at, 0) for at in range(len(text)) for _ in range(3)]
+
+    spans = split("光有了光", 2, 0, three_per_character)
+    assert [(start, end) for start, end, _ in spans] == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
 def test_section_starts_a_passage_and_repeats_its_heading():

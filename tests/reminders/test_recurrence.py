@@ -58,6 +58,26 @@ def test_occurrence_is_the_first_when_its_time_comes_twice():
     ]
 
 
+def test_after_returns_a_later_time_than_the_moment():
+    daily = Recurrence("FREQ=DAILY", wall_time(2026, 1, 1, 19), BERLIN)
+    first = datetime(2026, 1, 1, 18, tzinfo=UTC)
+    assert daily.after(first - timedelta(seconds=1)) == first
+    assert daily.after(first) == first + timedelta(days=1)
+
+
+def test_after_finds_a_skipped_time_that_clocks_have_passed():
+    """At 03:00 on that day the occurrence of 02:30 is still to come: it fires at 03:30."""
+    daily = Recurrence("FREQ=DAILY", wall_time(2026, 3, 1, 2, 30), BERLIN)
+    moment = datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
+    assert daily.after(moment) == moment + timedelta(minutes=30)
+
+
+def test_counted_rule_ends_after_its_last_occurrence():
+    daily = Recurrence("FREQ=DAILY;COUNT=3", wall_time(2026, 1, 1, 19), BERLIN)
+    assert daily.after(datetime(2026, 1, 2, 19, tzinfo=UTC)) == datetime(2026, 1, 3, 18, tzinfo=UTC)
+    assert daily.after(datetime(2026, 6, 1, tzinfo=UTC)) is None
+
+
 def test_last_day_of_the_month_is_the_last_day():
     assert times("FREQ=MONTHLY;BYMONTHDAY=-1", "2028-01-31T08:00") == [
         *("2028-01-31 08:00", "2028-02-29 08:00", "2028-03-31 08:00"),

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, ViewportSize
+
+from scribes.models import User
+from tests.helpers.servers import Web
+
+PASSWORD = "correct horse battery"
+SIZE = ViewportSize(width=1280, height=800)
+
+TakePicture = Callable[[Page, str], None]
+
+
+def sign_in(page: Page, web: Web, user: User) -> None:
+    """Through the admin's form; `user` has the password PASSWORD."""
+    page.goto(f"{web.url}/admin/login/?next=/admin/")
+    page.fill("input[name=username]", user.email)
+    page.fill("input[name=password]", PASSWORD)
+    page.click("[type=submit]")
+    page.wait_for_url(f"{web.url}/admin/")
