@@ -248,13 +248,12 @@ class PreviewQuery(serializers.Serializer[Any]):
     time_zone = TimeZoneField(required=False, help_text="IANA name (default: your time zone).")
     scheduled_at = FutureDateTimeField(help_text="The rule first fires at or after this time.")
 
-    def preview(self) -> dict[str, Any]:
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """The fields of Preview. Raises ValidationError for a rule that is invalid or never fires."""
-        data = self.validated_data
-        zone = ZoneInfo(data.get("time_zone") or self.context["request"].user.time_zone)
-        start = data["scheduled_at"].astimezone(zone).replace(tzinfo=None)
-        rule = parse_recurrence(data["rrule"], start, zone)
-        first = first_occurrence(rule, data["scheduled_at"])
+        zone = ZoneInfo(attrs.get("time_zone") or self.context["request"].user.time_zone)
+        start = attrs["scheduled_at"].astimezone(zone).replace(tzinfo=None)
+        rule = parse_recurrence(attrs["rrule"], start, zone)
+        first = first_occurrence(rule, attrs["scheduled_at"])
         times = rule.upcoming(first - timedelta(microseconds=1), MAX_NEXT_TIMES)
         return {"rule_description": describe(rule), "time_zone": zone.key, "next": times}
 

@@ -208,6 +208,6 @@ class ReminderPreview(generics.GenericAPIView[Reminder]):
 
     @extend_schema(request=PreviewQuery, responses=Preview)
     def post(self, request: Request) -> Response:
-        query = PreviewQuery(data=request.data, context=self.get_serializer_context())
+        query = self.get_serializer(data=request.data)
         query.is_valid(raise_exception=True)
-        return Response(Preview(query.preview()).data)
+        return Response(Preview(query.validated_data).data)

@@ -139,7 +139,8 @@ def processes() -> Panel:
             Figure("worker processes alive", workers["n"], is_problem=not workers["n"]),
             *(Figure(name, _last(ages.get(name)), is_problem=name not in alive) for name in names),
         ],
-        note=f"Beat sends each queue a heartbeat every {settings.HEARTBEAT_SECONDS} s.",
+        note="Time since the latest heartbeat. Beat sends each queue one every "
+        f"{settings.HEARTBEAT_SECONDS} s.",
     )
 
 

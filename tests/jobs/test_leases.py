@@ -338,6 +338,8 @@ def test_in_flight_counts_batches_with_a_message_or_a_process(job: BackgroundJob
     assert JobBatch.in_flight(job) == 2
     first.finish()
     assert JobBatch.in_flight(job) == 1
+    claim(job, number=2).finish()
+    assert JobBatch.in_flight(job) == 0
 
 
 # --- Numbers --------------------------------------------------------------------------------

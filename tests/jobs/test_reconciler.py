@@ -24,6 +24,7 @@ from jobs.reconciler import (
 )
 from jobs.runner import enqueue
 from jobs.tasks import run_batch
+from scribes.messaging import broker
 from scribes.messaging.broker import queue_length
 from scribes.messaging.publishing import BUSY_QUEUE_REPUBLISH_FACTOR
 from scribes.models import User
@@ -38,6 +39,7 @@ from tests.helpers.jobs import (
     start_counting,
 )
 from tests.helpers.processes import run_concurrently
+from tests.helpers.servers import delete_queues
 
 pytestmark = pytest.mark.usefixtures("empty_queues")
 
@@ -71,6 +73,9 @@ def test_plan_is_published_again_when_its_message_was_lost(
     assert queue_length("control") == 1
     reconcile_and_publish()
     assert queue_length("control") == 1
+    delete_queues()
+    reconcile_and_publish()
+    assert queue_length("control") == 0, "the second message counts from when it was sent"
 
 
 def test_plan_is_not_published_again_while_it_may_be_waiting(
@@ -130,6 +135,21 @@ def test_batches_are_not_published_again_while_they_may_wait(
     assert queue_length("control") == 0
 
 
+def test_batches_count_as_lost_by_their_own_queue(
+    alice: User, reconcile_and_publish: Callable[[], None]
+):
+    """The counting jobs' queue is busy, and that of the embedding jobs is empty."""
+    counting = start_counting(alice, 1)
+    embedding = make_job(alice, status="running", total_items=1)
+    JobBatch.append(embedding, [[1]])
+    JobBatch.objects.update(dispatched_at=ago(settings.JOB_REPUBLISH_SECONDS + 5))
+    broker.send("jobs.tasks.reconcile", (), "control", "Reconcile: now")
+    before = counting.batches.values().get()
+    reconcile_and_publish()
+    assert (queue_length("control"), queue_length("embeddings")) == (1, 1)
+    assert counting.batches.values().get() == before
+
+
 @pytest.mark.parametrize("job_type", ["counting", "retired_type"])
 def test_batches_are_published_to_the_queue_of_their_type(
     alice: User,
@@ -179,6 +199,20 @@ def test_waiting_batches_are_dispatched_up_to_the_parallelism(
     with run_on_commit():
         dispatch_waiting_batches()
     assert queue_length("control") == 2 * settings.JOB_PARALLELISM - 2
+
+
+def test_jobs_above_the_parallelism_wait(alice: User, settings):
+    """JOB_PARALLELISM was higher when their batches were dispatched."""
+    job = start_counting(alice, 700)
+    settings.JOB_PARALLELISM = 1
+    dispatch_waiting_batches()
+    assert JobBatch.in_flight(job) == 4
+
+
+def test_jobs_without_waiting_batches_take_no_queries(alice: User, django_assert_num_queries):
+    start_counting(alice, 200)
+    with django_assert_num_queries(1):
+        dispatch_waiting_batches()
 
 
 def test_two_rounds_publish_no_more_than_one(

@@ -35,11 +35,12 @@ def sizes(job: BackgroundJob, **fields: Any) -> list[int]:
 
 def test_enqueue_returns_the_active_job_of_the_user_and_type(alice: User, bob: User):
     job, is_new = enqueue(alice, "counting", {"count": 1})
+    others, is_new_for_bob = enqueue(bob, "counting", {"count": 1})
+    regeneration, is_new_for_its_type = enqueue(alice, "embedding_regeneration", {})
     again, is_new_again = enqueue(alice, "counting", {"count": 1})
-    other, is_new_for_bob = enqueue(bob, "counting", {"count": 1})
-    assert (again, is_new, is_new_again, is_new_for_bob) == (job, True, False, True)
-    assert other != job
-    assert enqueue(alice, "embedding_regeneration", {})[1]
+    assert (is_new, is_new_for_bob, is_new_for_its_type, is_new_again) == (True, True, True, False)
+    assert again == job
+    assert len({job, others, regeneration}) == 3
     run_job(job)
     third, is_new_third = enqueue(alice, "counting", {"count": 1})
     assert third != job

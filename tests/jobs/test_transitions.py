@@ -121,6 +121,15 @@ def test_start_deadline_keeps_the_deadline_of_another_process(alice: User):
     assert job.deadline_at == deadline
 
 
+def test_start_deadline_does_nothing_when_the_deadline_is_set(
+    alice: User, django_assert_num_queries
+):
+    """It is called for each batch."""
+    job = make_job(alice, status="running", deadline_at=timezone.now())
+    with django_assert_num_queries(0):
+        job.start_deadline()
+
+
 # --- Progress and result --------------------------------------------------------------------
 
 

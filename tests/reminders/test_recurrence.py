@@ -73,8 +73,8 @@ def test_after_finds_a_skipped_time_that_clocks_have_passed():
 
 
 def test_counted_rule_ends_after_its_last_occurrence():
-    daily = Recurrence("FREQ=DAILY;COUNT=3", wall_time(2026, 1, 1, 19), BERLIN)
-    assert daily.after(datetime(2026, 1, 2, 19, tzinfo=UTC)) == datetime(2026, 1, 3, 18, tzinfo=UTC)
+    daily = Recurrence("FREQ=DAILY;COUNT=9", wall_time(2026, 1, 1, 19), BERLIN)
+    assert daily.after(datetime(2026, 1, 8, 19, tzinfo=UTC)) == datetime(2026, 1, 9, 18, tzinfo=UTC)
     assert daily.after(datetime(2026, 6, 1, tzinfo=UTC)) is None
 
 
