@@ -25,10 +25,13 @@ def relative_time(at: datetime | None) -> SafeString | str:
 
 
 def humanize_duration(time: timedelta | float | None) -> str:
-    """A duration in its two largest units: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 4 d 1 h."""
+    """A duration in its two largest units: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 4 d 1 h.
+
+    A negative one, from clocks that differ, is 0 s.
+    """
     if time is None:
         return "–"
-    seconds = time.total_seconds() if isinstance(time, timedelta) else time
+    seconds = max(0.0, time.total_seconds() if isinstance(time, timedelta) else time)
     if seconds < 10:
         return f"{seconds:.1f} s".replace(".0 s", " s")
     seconds = round(seconds)

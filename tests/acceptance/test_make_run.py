@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from tests.helpers.servers import Web
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("run")
+def scribes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with make_run(tmp_path_factory.mktemp("run")) as process:
+        yield process
 
 
-@pytest.fixture(scope="module")
-def scribes(folder: Path) -> Iterator[Process]:
+@contextmanager
+def make_run(folder: Path) -> Iterator[Process]:
     """All processes, with data of their own, on free ports."""
     env = own_environment(folder / "data", WEB_PORT=str(free_port()), FLOWER_PORT=str(free_port()))
     command = [*MANAGE, "embedded", *MANAGE, "up"]
@@ -108,11 +110,12 @@ def test_beat_reads_its_schedule_from_the_database(scribes: Process):
     assert "DatabaseScheduler" in scribes.output
 
 
-def test_ctrl_c_stops_everything(scribes: Process, folder: Path):
-    """Last in this file: afterwards nothing runs."""
-    os.killpg(scribes.popen.pid, signal.SIGINT)
-    scribes.popen.wait(60)
-    assert left_over(folder) == []
-    (web,) = printed(scribes, r"API +(\S+)")
-    with pytest.raises(requests.ConnectionError):
-        requests.get(web, timeout=5)
+def test_ctrl_c_stops_everything(tmp_path: Path):
+    with make_run(tmp_path) as scribes:
+        (web,) = printed(scribes, r"API +(\S+)")
+        assert answer(web).ok
+        os.killpg(scribes.popen.pid, signal.SIGINT)
+        scribes.popen.wait(60)
+        assert left_over(tmp_path) == []
+        with pytest.raises(requests.ConnectionError):
+            requests.get(web, timeout=5)

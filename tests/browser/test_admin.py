@@ -190,7 +190,7 @@ def _running_job(user: User, now) -> BackgroundJob:
     return job
 
 
-def test_pages_fit_a_small_window_in_light_and_dark(
+def test_pages_fit_their_window_in_light_and_dark(
     page: Page, web: Web, operator: User, busy_day: BackgroundJob, take_picture: TakePicture
 ):
     sign_in(page, web, operator)
@@ -204,6 +204,9 @@ def test_pages_fit_a_small_window_in_light_and_dark(
         page.set_viewport_size(SIZE)
         page.goto(web.url + path)
         take_picture(page, name)
+        list_end = "document.querySelector('#result_list')?.getBoundingClientRect().right ?? 0"
+        # The page has a margin of 16 pixels.
+        assert page.evaluate(list_end) <= SIZE["width"] - 16, f"the list of {name} is cut off"
         page.emulate_media(color_scheme="dark")
         page.set_viewport_size({"width": 400, "height": 800})
         page.reload()

@@ -1,3 +1,5 @@
+"""What the tests with a real browser share."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -14,7 +16,7 @@ TakePicture = Callable[[Page, str], None]
 
 
 def sign_in(page: Page, web: Web, user: User) -> None:
-    """Through the admin's form; `user` has the password PASSWORD."""
+    """Sign in with the admin's form. The user's password is PASSWORD."""
     page.goto(f"{web.url}/admin/login/?next=/admin/")
     page.fill("input[name=username]", user.email)
     page.fill("input[name=password]", PASSWORD)

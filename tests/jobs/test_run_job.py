@@ -45,6 +45,15 @@ def test_run_job_runs_all_batches(alice: User, capsys: pytest.CaptureFixture[str
     ]
 
 
+def test_run_job_leaves_other_jobs_alone(
+    alice: User, bob: User, capsys: pytest.CaptureFixture[str]
+):
+    others = start_counting(bob, 5)
+    before = others.batches.values().get()
+    run_job(start_counting(alice, 5), capsys)
+    assert others.batches.values().get() == before
+
+
 def test_run_job_plans_a_queued_job(alice: User, capsys: pytest.CaptureFixture[str]):
     job = make_job(alice, job_type="counting", parameters={"count": 5})
     run_job(job, capsys)
@@ -123,9 +132,11 @@ def test_run_job_refuses_a_job_that_has_ended(alice: User, status: str):
 def test_run_job_refuses_a_job_type_that_no_longer_exists(alice: User):
     job = make_job(alice, job_type="retired_type", status="running", total_items=1)
     JobBatch.append(job, [[1]])
+    # Near the column's limit, so that endless attempts would end soon.
+    job.batches.update(attempts=32_766)
     with pytest.raises(CommandError, match=r"There is no job type retired_type."):
         call_command("run_job", str(job.pk))
-    assert job.batches.get().attempts == 0
+    assert job.batches.get().attempts == 32_766
 
 
 # --- Beside other processes -----------------------------------------------------------------
@@ -151,6 +162,24 @@ def test_run_job_takes_the_batch_of_a_dead_worker(alice: User, capsys: pytest.Ca
     run_job(job, capsys)
     assert (job.status, item_counts(job)) == ("completed", (200, 0, 0))
     assert counted(job) == list(range(200))
+
+
+def test_run_job_cannot_lose_its_batch_to_another_run_job(
+    alice: User, capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    """It has no message that could come again."""
+    job = start_counting(alice, 1)
+    taken_over: list[JobBatch | None] = []
+
+    def compute(self, job, item_ids, renew):
+        batch = JobBatch.objects.held().get()
+        taken_over.append(JobBatch.claim(batch.pk, batch.claimed_by))
+        return item_ids
+
+    monkeypatch.setattr("tests.helpers.counting.Counting.compute", compute)
+    run_job(job, capsys)
+    assert taken_over == [None]
+    assert job.status == "completed"
 
 
 def run_job_process(stack: ExitStack, folder: Path, name: str, job: BackgroundJob) -> Process:

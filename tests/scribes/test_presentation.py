@@ -36,6 +36,11 @@ def test_humanize_duration_uses_the_two_largest_units(seconds: float, text: str)
     assert humanize_duration(timedelta(seconds=seconds)) == text
 
 
+@pytest.mark.parametrize("seconds", [-0.01, -1.1, -90])
+def test_humanize_duration_of_a_negative_time_is_zero(seconds: float):
+    assert humanize_duration(seconds) == "0 s"
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(9.96, "10 s"), (59.6, "1 min")])
 def test_humanize_duration_rounds_up_to_the_next_unit(seconds: float, text: str):
     assert humanize_duration(seconds) == text
