@@ -190,7 +190,7 @@ def run_job_process(stack: ExitStack, folder: Path, name: str, job: BackgroundJo
 @pytest.mark.django_db(transaction=True)
 def test_two_run_jobs_give_each_batch_to_one(alice: User, tmp_path: Path, settings):
     settings.JOB_BATCH_SIZE = 5
-    job = start_counting(alice, 200, seconds=0.02)
+    job = start_counting(alice, 200, seconds=0.04)
     with ExitStack() as stack:
         processes = [run_job_process(stack, tmp_path, name, job) for name in ("one", "two")]
         for process in processes:
