@@ -33,7 +33,6 @@ from jobs.presentation import (
     failure_hint,
     item_summary,
     progress_text,
-    title,
 )
 from scribes.admin import ReadOnlyAdmin
 from scribes.presentation import badge, humanize_duration, relative_time, short_id
@@ -112,7 +111,7 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
 
     @admin.display(description="job", ordering="job_type")
     def job(self, job: BackgroundJob) -> SafeString:
-        return _render("job_name", job=job, title=title(job))
+        return _render("job_name", job=job, title=str(job))
 
     @admin.display(description="status", ordering="status")
     def state(self, job: BackgroundJob) -> SafeString:
@@ -158,7 +157,7 @@ class BackgroundJobAdmin(ReadOnlyAdmin[BackgroundJob]):
     def _page(self, request: HttpRequest, job: BackgroundJob) -> dict[str, Any]:
         counts = batch_counts(job)
         return {
-            "title": title(job),
+            "title": str(job),
             "subtitle": None,
             "job": job,
             "badge": badge(job.status),
@@ -251,7 +250,7 @@ def progress_bar(job: BackgroundJob) -> SafeString:
     """A bar with its text: 134/200 · 67 % · about 40 s left · 2 failed."""
     parts = progress_text(job, timezone.now())
     url = failures_url(job)
-    return _render("progress", job=job, title=title(job), parts=parts, failures_url=url)
+    return _render("progress", job=job, title=str(job), parts=parts, failures_url=url)
 
 
 def operation_buttons(job: BackgroundJob) -> SafeString:
@@ -273,7 +272,7 @@ def failures_url(job: BackgroundJob) -> str:
 
 def job_link(job: BackgroundJob) -> SafeString:
     url = reverse("admin:jobs_backgroundjob_change", args=[job.pk])
-    return _render("job_link", url=url, title=title(job), badge=badge(job.status))
+    return _render("job_link", url=url, title=str(job), badge=badge(job.status))
 
 
 def facts(job: BackgroundJob) -> Iterator[tuple[str, Any]]:

@@ -21,9 +21,11 @@ from django.db import models, transaction
 from django.db.models import Case, Count, Exists, F, OuterRef, Q, When
 from django.db.models.functions import Least, Now, TruncHour
 
+from jobs.job_types import display_name
 from scribes.messaging.leases import Lease, LeaseQuerySet
 from scribes.messaging.sanitize import strip_unstorable
 from scribes.models import User
+from scribes.presentation import short_id
 
 DONE_ITEMS = F("processed_items") + F("failed_items") + F("skipped_items")
 
@@ -145,7 +147,7 @@ class BackgroundJob(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.job_type} {self.job_id}"
+        return f"{display_name(self.job_type)} {short_id(self.pk)}"
 
     @property
     def done_items(self) -> int:

@@ -11,9 +11,9 @@ from django.db.models import Count, F, QuerySet
 from django.template.defaultfilters import pluralize
 
 from jobs.estimate import eta_seconds
-from jobs.job_types import display_name, hint, item_label
+from jobs.job_types import hint, item_label
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
-from scribes.presentation import humanize_duration, short_id
+from scribes.presentation import humanize_duration
 
 # More squares on a job's page would say less.
 MAX_GRID_BATCHES = 400
@@ -26,10 +26,6 @@ STATUS_LABELS = {
     JobBatch.Status.DONE: "done",
     JobBatch.Status.DEAD: "given up",
 }
-
-
-def title(job: BackgroundJob) -> str:
-    return f"{display_name(job.job_type)} {short_id(job.pk)}"
 
 
 def describe(job: BackgroundJob) -> str:

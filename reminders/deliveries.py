@@ -22,7 +22,7 @@ class Channel(models.TextChoices):
     """How a reminder reaches its user: see reminders.channels, also for how to add one."""
 
     EMAIL = "email", "e-mail"
-    WEBHOOK = "webhook"
+    WEBHOOK = "webhook", "webhook"
     IN_APP = "in_app", "in-app"
 
 

@@ -32,7 +32,7 @@ def lateness() -> Panel:
             _longest_wait(ready["wait"], MAX_SENDING_WAIT),
             Figure("next due in", humanize_duration(later["wait"])),
         ],
-        note="The sweep runs every 15 minutes.",
+        note="The sweep looks for due reminders every 15 minutes.",
     )
 
 

@@ -27,7 +27,7 @@ class Migration(migrations.Migration):
                 ('start_time', models.TimeField()),
                 ('time_zone', models.CharField(max_length=64)),
                 ('rrule', models.CharField(blank=True, default='', max_length=500, verbose_name='rule')),
-                ('channels', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('email', 'e-mail'), ('webhook', 'Webhook'), ('in_app', 'in-app')], max_length=16), size=None)),
+                ('channels', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('email', 'e-mail'), ('webhook', 'webhook'), ('in_app', 'in-app')], max_length=16), size=None)),
                 ('message', models.TextField(blank=True, default='', max_length=2000)),
                 ('snooze_link', models.CharField(blank=True, default='', help_text='The mail link that last snoozed this reminder. It works once.', max_length=50)),
                 ('error', models.TextField(blank=True, default='', help_text='Why the rule was given up.')),
@@ -54,7 +54,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ('occurrence_at', models.DateTimeField(help_text='The time this delivery reminds of.')),
-                ('channel', models.CharField(choices=[('email', 'e-mail'), ('webhook', 'Webhook'), ('in_app', 'in-app')], max_length=16)),
+                ('channel', models.CharField(choices=[('email', 'e-mail'), ('webhook', 'webhook'), ('in_app', 'in-app')], max_length=16)),
                 ('status', models.CharField(choices=[('pending', 'Pending'), ('sending', 'Sending'), ('sent', 'Sent'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='pending', max_length=16)),
                 ('is_late', models.BooleanField(default=False, help_text='The sweep found it long after its time, as after an outage.')),
                 ('is_superseded', models.BooleanField(default=False, help_text='The reminder was cancelled or rescheduled before this delivery ended.')),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.utils import timezone
 
 from reminders.dispatch import database_now
-from reminders.models import Delivery, Reminder
+from reminders.models import Delivery, Reminder, ReminderPreferences
 from reminders.sweep import sweep as sweep_at
 from reminders.tasks import send_deliveries
+
+Post = Callable[..., dict[str, Any]]
+"""The fixture `create`: posts a reminder with these fields, and returns the answer."""
+Prefer = Callable[..., ReminderPreferences]
+"""The fixture `prefer`: stores preferences with these fields."""
 
 
 def sweep() -> int:

@@ -31,9 +31,10 @@ def empty_queues(servers: None) -> None:
 @pytest.fixture
 def refused_redis(empty_queues: None, tmp_path: Path, settings, monkeypatch) -> Iterator[None]:
     """Redis refuses connections."""
-    settings.REDIS_URL = redis_url(tmp_path)
-    celery_url = settings.REDIS_URL.replace("unix://", "redis+socket://")
-    monkeypatch.setitem(current_app.conf, "broker_url", celery_url)
+    url = redis_url(tmp_path)
+    # Celery reads its settings at the first use. They must be read before REDIS_URL changes.
+    monkeypatch.setitem(current_app.conf, "broker_url", url.replace("unix://", "redis+socket://"))
+    settings.REDIS_URL = url
     _forget_connections()
     yield
     _forget_connections()

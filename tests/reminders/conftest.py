@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from reminders.models import ReminderPreferences
 from scribes.models import User
 from tests.helpers.factories import make_note
 from tests.helpers.mail import MailServer, WebServer
-from tests.helpers.reminders import in_hours
+from tests.helpers.reminders import Post, Prefer, in_hours
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +48,6 @@ def note(alice: User) -> Note:
     return make_note(alice)
 
 
-Post = Callable[..., dict[str, Any]]
-
-
 @pytest.fixture
 def create(api: APIClient, note: Note) -> Post:
     """create(rrule=…) creates a reminder of alice's over HTTP, due in an hour by default."""
@@ -63,9 +60,6 @@ def create(api: APIClient, note: Note) -> Post:
         return created
 
     return post
-
-
-Prefer = Callable[..., ReminderPreferences]
 
 
 @pytest.fixture

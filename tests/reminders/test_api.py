@@ -18,8 +18,7 @@ from tests.helpers.factories import make_note, make_reminder
 from tests.helpers.mail import MailServer
 from tests.helpers.people import client_of
 from tests.helpers.processes import eventually, run_concurrently
-from tests.helpers.reminders import deliver, in_hours
-from tests.reminders.conftest import Post
+from tests.helpers.reminders import Post, deliver, in_hours
 
 # --- Create ---------------------------------------------------------------------------------
 

@@ -15,8 +15,7 @@ from reminders.models import Channel, Delivery, Notification, Reminder
 from reminders.retrying import retry_due_deliveries
 from tests.helpers.factories import make_reminder
 from tests.helpers.mail import WebServer
-from tests.helpers.reminders import outcomes, send, sweep
-from tests.reminders.conftest import Prefer
+from tests.helpers.reminders import Prefer, outcomes, send, sweep
 
 # --- The table ------------------------------------------------------------------------------
 

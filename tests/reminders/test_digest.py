@@ -19,8 +19,7 @@ from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_note, make_reminder
 from tests.helpers.mail import MailServer, body
 from tests.helpers.processes import eventually, run_concurrently
-from tests.helpers.reminders import send, sweep
-from tests.reminders.conftest import Prefer
+from tests.helpers.reminders import Prefer, send, sweep
 
 
 def fail_first_attempts(mail: MailServer) -> list[str]:

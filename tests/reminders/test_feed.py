@@ -15,7 +15,7 @@ from reminders.feed import calendar
 from reminders.models import Reminder
 from scribes.models import User
 from tests.helpers.factories import make_reminder
-from tests.reminders.conftest import Post
+from tests.helpers.reminders import Post
 
 
 def feed_path(api: APIClient) -> str:

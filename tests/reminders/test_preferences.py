@@ -19,8 +19,7 @@ from tests.helpers.factories import make_reminder
 from tests.helpers.mail import MailServer, WebServer
 from tests.helpers.people import client_of
 from tests.helpers.processes import eventually, run_concurrently
-from tests.helpers.reminders import retry, send, sweep
-from tests.reminders.conftest import Prefer
+from tests.helpers.reminders import Prefer, retry, send, sweep
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

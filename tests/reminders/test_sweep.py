@@ -21,10 +21,9 @@ from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_reminder, make_reminders
 from tests.helpers.mail import MailServer
 from tests.helpers.processes import eventually, run_concurrently
-from tests.helpers.reminders import deliver, sweep
+from tests.helpers.reminders import Prefer, deliver, sweep
 from tests.helpers.servers import delete_queues
 from tests.helpers.sweep_plan import assert_the_sweep_reads_only_what_is_due
-from tests.reminders.conftest import Prefer
 
 # --- What is sent ---------------------------------------------------------------------------
 

@@ -24,8 +24,7 @@ from reminders.models import Delivery, ReminderPreferences
 from scribes.models import User
 from tests.helpers.factories import make_note, make_reminder
 from tests.helpers.mail import Listener, MailServer, WebServer
-from tests.helpers.reminders import deliver, outcomes, retry, send, sweep
-from tests.reminders.conftest import Prefer
+from tests.helpers.reminders import Prefer, deliver, outcomes, retry, send, sweep
 
 # --- Calls ----------------------------------------------------------------------------------
 

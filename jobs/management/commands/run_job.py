@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from jobs import runner
 from jobs.job_types import JOB_TYPES
 from jobs.models import BackgroundJob, JobBatch
-from jobs.presentation import describe, title
+from jobs.presentation import describe
 
 # Without a claimant, nobody else can take over the lease before it expires.
 NO_CLAIMANT = ""
@@ -31,7 +31,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, job_id: UUID | None, **options: Any) -> None:
         job = self._find(job_id)
-        self.stdout.write(f"Running {title(job)}")
+        self.stdout.write(f"Running {job}")
         runner.plan(job.pk)
         while batch_id := _next_batch(job):
             runner.run_batch(batch_id, NO_CLAIMANT)
