@@ -40,6 +40,12 @@ def submit(page: Page, button: str = "POST", **fields: str) -> None:
     page.locator(FORM).get_by_role("button", name=button, exact=True).click()
 
 
+def open_dialog(page: Page, button: str) -> None:
+    """Click only when the page's scripts have run: before that, the button does nothing."""
+    page.wait_for_load_state("load")
+    page.get_by_role("button", name=button).click()
+
+
 def test_note_is_created_edited_and_deleted_by_forms(pages: Page, web: Web):
     pages.get_by_role("link", name=f"{web.url}/notes", exact=True).click()
     submit(pages, title="", content="By grace\nyou have been saved.")
@@ -56,7 +62,7 @@ def test_note_is_created_edited_and_deleted_by_forms(pages: Page, web: Web):
     note = re.sub("&quot;", '"', pages.locator(".response-info").inner_text())
     assert '"ephesians",\n        "faith"' in note
 
-    pages.get_by_role("button", name="DELETE").click()
+    open_dialog(pages, "DELETE")
     pages.locator("#deleteModal .btn-danger").click()
     expect(pages.locator(".response-info")).to_contain_text("HTTP 204 No Content")
 
@@ -93,7 +99,7 @@ def test_list_has_filters_and_pages(pages: Page, web: Web, alice: User):
     pages.goto(f"{web.url}/notes?limit=2")
     pages.get_by_role("link", name="2", exact=True).click()
     expect(pages.locator(".resources li")).to_have_count(1)
-    pages.get_by_role("button", name="Filters").click()
+    open_dialog(pages, "Filters")
     pages.locator("#filtersModal [name=scripture]").fill("Psalm 23:4")
     pages.locator("#filtersModal .btn-primary").click()
     expect(pages.locator(".resources .name")).to_have_text(["Psalm 23"])
