@@ -230,6 +230,10 @@ class ItemFailureAdmin(ReadOnlyAdmin[ItemFailure]):
     list_select_related = ("job",)
     ordering = ("job", "item_id")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ItemFailure]:
+        """Without the job's parameters: those of a retry may list thousands of ids, in each row."""
+        return super().get_queryset(request).defer("job__parameters", "job__result_data")
+
     @admin.display(description="what to do")
     def hint(self, failure: ItemFailure) -> str:
         return failure_hint(failure)

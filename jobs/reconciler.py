@@ -58,7 +58,7 @@ def fail_overdue_jobs() -> None:
 
 
 def republish() -> None:
-    """Send messages that may be lost again, and those that were never sent.
+    """Send the messages that were never sent, and once more those that may be lost.
 
     Raises RedisError if the broker does not answer: each attempt would wait for a time-out.
     """

@@ -141,8 +141,7 @@ class JobFailures(OwnJobs):
         if query.validated_data:
             causes = FailureCauseSerializer(failure_causes(job), many=True)
             return Response({"causes": causes.data})
-        failures = job.failures.select_related("job")
-        page = self.paginate_queryset(failures)  # type: ignore[arg-type]
+        page = self.paginate_queryset(job.failures.all())  # type: ignore[arg-type]
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
 

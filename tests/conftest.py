@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[None]:
-    """PostgreSQL and Valkey: those that the environment names, or embedded ones."""
+    """Run PostgreSQL and Valkey, unless the environment names servers to use."""
     with supervisor.running(
         settings.DATA_DIR,
         with_postgres=not settings.DATABASE_URL_IS_SET,

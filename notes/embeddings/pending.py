@@ -42,7 +42,7 @@ def embed_pending_note(note_id: int) -> None:
 
 
 def embed_pending_notes() -> None:
-    """Enqueue jobs for whatever is not embedded although it should be by now."""
+    """Enqueue jobs for notes and rollouts whose messages or jobs got lost."""
     enqueue_jobs_for_pending()
     resume_rollouts()
 

@@ -23,7 +23,7 @@ def live(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
-    """503 while a critical probe fails, with the names of those that fail. Staff get the details.
+    """Answer 503 while a critical probe fails, with the names of the failed probes. Staff get details.
 
     Workers and beat are critical, too. A load balancer that should take out only web processes
     that do not answer must use /health/live.

@@ -32,7 +32,7 @@ class FaultReport:
         assert job.done_items == job.total_items
 
     def count_effects(self, job: BackgroundJob, expected: set[int]) -> None:
-        """Count the items that the job lost, and those that it saved more than once."""
+        """Count the items that the job lost, and the items that it saved more than once."""
         effects = counted(job)
         self.lost += len(expected - set(effects))
         self.duplicated += len(effects) - len(set(effects))

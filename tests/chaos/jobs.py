@@ -52,7 +52,7 @@ def await_end(job: BackgroundJob, timeout: float = 300) -> BackgroundJob:
 
 
 def await_held_batches(job: BackgroundJob, number: int) -> dict[int, int]:
-    """Wait until processes hold so many batches; {batch id: claim_seq}."""
+    """Wait until processes hold this number of batches; {batch id: claim_seq}."""
     eventually(lambda: job.batches.held().count() == number)
     return held_batches(job)
 

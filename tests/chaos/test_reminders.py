@@ -72,7 +72,7 @@ def await_all_sent(fault_report: FaultReport, timeout: float) -> None:
 
 
 def count_mails(fault_report: FaultReport, mail: MailServer, expected: int) -> None:
-    """Count the mails that never arrived at the mail server, and those that arrived twice."""
+    """Count the mails that never arrived at the mail server, and the mails that arrived twice."""
     assert Reminder.objects.filter(status="sent").count() == expected
     sent = {f"<{pk}@localhost>" for pk in Delivery.objects.values_list("pk", flat=True)}
     copies = mail.copies()

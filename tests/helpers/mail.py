@@ -21,7 +21,7 @@ Answer = Callable[[EmailMessage], str]
 
 
 class MailServer:
-    """A real SMTP server on a port of 127.0.0.1. `messages` are those that it accepted."""
+    """A real SMTP server on a port of 127.0.0.1. `messages` lists what it accepted."""
 
     def __init__(self) -> None:
         self.port = free_port()

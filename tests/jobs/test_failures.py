@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from jobs.job_types import HINTS
@@ -55,6 +57,18 @@ def test_failures_of_other_jobs_are_not_listed(
     assert api.get(f"/jobs/{with_failures.pk}/failures").json()["total"] == 3
     causes = api.get(f"/jobs/{with_failures.pk}/failures?group_by=cause").json()["causes"]
     assert "Bobs" not in [cause["error_class"] for cause in causes]
+
+
+def test_failures_read_the_job_once(api: APIClient, alice: User):
+    """The parameters of a retry may list thousands of ids. They are not read again for each row."""
+    job = make_job(alice, status="completed", parameters={"item_ids": list(range(5000))})
+    ItemFailure.objects.bulk_create(
+        ItemFailure(job=job, item_id=number, error_class="ValueError", message="no")
+        for number in range(20)
+    )
+    with CaptureQueriesContext(connection) as queries:
+        assert len(api.get(f"/jobs/{job.pk}/failures").json()["failures"]) == 20
+    assert sum('"parameters"' in query["sql"] for query in queries) == 1
 
 
 @pytest.mark.parametrize("query", ["group_by=colour", "limit=0", "limit=101", "offset=-1"])

@@ -433,7 +433,7 @@ def test_batch_that_cannot_be_written_is_tried_again(alice: User, monkeypatch):
 
 
 def lose_attempts(job: BackgroundJob, attempts: int) -> None:
-    """Let so many processes die with the job's first batch."""
+    """Let this many processes die with the job's first batch."""
     for number in range(attempts):
         claim(job, f"message {number}")
         expire_leases(job)
