@@ -58,7 +58,6 @@ def make_jobs(user: User) -> BackgroundJob:
             total_items=150,
             processed_items=150,
             result_data={"model": "all-MiniLM-L6-v2", "embedded_notes": 150},
-            deadline_at=now,
             dispatched_at=now,
             created_at=now,
             started_at=now,

@@ -286,7 +286,7 @@ def facts(job: BackgroundJob) -> Iterator[tuple[str, Any]]:
     yield "Created", relative_time(job.created_at)
     yield "Started", relative_time(job.started_at)
     yield "Ended", relative_time(job.completed_at)
-    yield "Deadline", relative_time(job.deadline_at)
+    yield "Worked on for", humanize_duration(job.work_time)
     yield "Items", item_summary(job)
     if job.retry_of:
         yield "Repeats", job_link(job.retry_of)

@@ -90,6 +90,12 @@ def register(job_type: JobType) -> None:
     JOB_TYPES[job_type.name] = job_type
 
 
+def sharing_queue(name: str) -> list[str]:
+    """The job types whose batches go through the same queue as those of this one."""
+    queue = JOB_TYPES[name].queue
+    return [other for other, job_type in JOB_TYPES.items() if job_type.queue == queue]
+
+
 def display_name(name: str) -> str:
     """Also for a type that no longer exists: its jobs are still listed."""
     return JOB_TYPES[name].display_name if name in JOB_TYPES else name

@@ -12,22 +12,25 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
-from django.db.models import Case, Count, Exists, F, OuterRef, Q, When
-from django.db.models.functions import Least, Now, TruncHour
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, Value, When
+from django.db.models.functions import Greatest, Least, Now, TruncHour
+from django.utils import timezone
 
 from jobs.job_types import display_name
+from scribes.db.turns import first_turn
 from scribes.messaging.leases import Lease, LeaseQuerySet
 from scribes.messaging.sanitize import strip_unstorable
 from scribes.models import User
 from scribes.presentation import short_id
 
 DONE_ITEMS = F("processed_items") + F("failed_items") + F("skipped_items")
+NO_TIME = timedelta()
 
 
 class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
@@ -56,12 +59,23 @@ class BackgroundJobQuerySet(models.QuerySet["BackgroundJob"]):
         )
 
     def overdue(self) -> BackgroundJobQuerySet:
-        return self.active().filter(deadline_at__lt=Now())
+        """Active jobs that processes have worked on for more than JOB_TIMEOUT_SECONDS."""
+        longest = timedelta(seconds=settings.JOB_TIMEOUT_SECONDS)
+        return self.active().filter(work_time__gt=longest)
 
     def never_started(self) -> BackgroundJobQuerySet:
-        """Active jobs that have waited JOB_QUEUE_TIMEOUT_SECONDS without any work on them."""
-        longest = timedelta(seconds=settings.JOB_QUEUE_TIMEOUT_SECONDS)
-        return self.active().filter(deadline_at=None, created_at__lt=Now() - longest)
+        """Active jobs without any work on them, of types that nobody has worked on for
+        JOB_QUEUE_TIMEOUT_SECONDS.
+
+        While others of the type make progress, a job only waits for its turn.
+        """
+        since = Now() - timedelta(seconds=settings.JOB_QUEUE_TIMEOUT_SECONDS)
+        is_served = BackgroundJob.objects.filter(
+            job_type=OuterRef("job_type"), worked_until__gt=since
+        )
+        is_started = JobBatch.objects.held().filter(job=OuterRef("pk"))
+        waiting = self.active().filter(worked_until=None, created_at__lt=since)
+        return waiting.filter(~Exists(is_served), ~Exists(is_started))
 
     def presumed_lost(self, seconds: int) -> BackgroundJobQuerySet:
         """Queued, although a message was sent more than `seconds` ago: the message may be lost."""
@@ -72,8 +86,8 @@ class BackgroundJob(models.Model):
     """One request for work on many items.
 
         queued --plan--> running --last batch--> completed    failed_items may be > 0
-           |                |------deadline----> failed        (also: it cannot be planned,
-           |                |                                   or it waited too long)
+           |                |-----time limit---> failed        (also: it cannot be planned,
+           |                |                                   or no worker served its type)
            '----------------'------cancel------> cancelled
 
     Terminal rows never change. A user has at most one active job of a type.
@@ -118,7 +132,12 @@ class BackgroundJob(models.Model):
         default="",
         help_text="The request that started it; log lines have the same id.",
     )
-    deadline_at = models.DateTimeField(null=True, help_text="Set when its first batch starts.")
+    work_time = models.DurationField(
+        default=NO_TIME, db_default=NO_TIME, help_text="Time in which processes worked on it."
+    )
+    worked_until = models.DateTimeField(
+        null=True, help_text="When a process last reported work on it."
+    )
     dispatched_at = models.DateTimeField(
         help_text="When the latest message to plan the job was sent."
     )
@@ -168,17 +187,20 @@ class BackgroundJob(models.Model):
             .update(status=self.Status.RUNNING, total_items=total_items, started_at=Now())
         )
 
-    def start_deadline(self) -> None:
-        """Count JOB_TIMEOUT_SECONDS from now, unless an earlier batch has started the count.
+    def record_work(self, since: datetime) -> None:
+        """Add the time from `since` until now to `work_time`, while the job runs.
 
-        Not from the planning: a planned job may wait for hours behind the jobs of others.
+        Two processes may report the same time; it counts once. So `work_time` is never more than the
+        time in which at least one process worked on the job. It can be less, if a process reports
+        late.
         """
-        if self.deadline_at is None:
-            deadline = Now() + timedelta(seconds=settings.JOB_TIMEOUT_SECONDS)
-            self._rows().running().filter(deadline_at=None).update(deadline_at=deadline)
+        self._rows().running().update(**_work(since))
 
-    def record_progress(self, *, processed: int = 0, failed: int = 0, skipped: int = 0) -> bool:
-        """Count the items of one finished batch. False if the job is no longer running.
+    def record_progress(
+        self, since: datetime, *, processed: int = 0, failed: int = 0, skipped: int = 0
+    ) -> bool:
+        """Count the items of one batch that a process worked on since this time; False if the job
+        is no longer running.
 
         Locks the row until the transaction ends, so that of two last batches the second sees the
         first.
@@ -190,6 +212,7 @@ class BackgroundJob(models.Model):
                 processed_items=F("processed_items") + processed,
                 failed_items=F("failed_items") + failed,
                 skipped_items=F("skipped_items") + skipped,
+                **_work(since),
             )
         )
 
@@ -219,20 +242,31 @@ class BackgroundJob(models.Model):
 
     def fail(self, reason: str) -> bool:
         """queued or running -> failed. What finished batches have saved is kept."""
-        return bool(
-            self._rows()
-            .active()
-            .update(
-                status=self.Status.FAILED,
-                error_message=strip_unstorable(reason),
-                completed_at=Now(),
-            )
-        )
+        return self._end(self.Status.FAILED, error_message=strip_unstorable(reason))
 
     def cancel(self) -> bool:
         """queued or running -> cancelled. What finished batches have saved is kept; batches in
         progress save nothing."""
-        return bool(self._rows().active().update(status=self.Status.CANCELLED, completed_at=Now()))
+        return self._end(self.Status.CANCELLED)
+
+    def _end(self, status: str, **fields: Any) -> bool:
+        with transaction.atomic():
+            active = self._rows().active()
+            has_ended = bool(active.update(status=status, completed_at=Now(), **fields))
+            if has_ended:
+                # Its batches must not stay among those that wait for their turn.
+                JobBatch.objects.dispatched().filter(job=self.pk).update(dispatched_at=None)
+        return has_ended
+
+
+def _work(since: datetime) -> dict[str, Any]:
+    """The fields of a job that a process has worked on since this time. PostgreSQL's greatest()
+    ignores NULL."""
+    ongoing = Now() - Greatest(F("worked_until"), Value(since))
+    return {
+        "work_time": F("work_time") + Greatest(ongoing, Value(NO_TIME)),
+        "worked_until": Greatest(F("worked_until"), Now()),
+    }
 
 
 class JobOutcomes(models.Model):
@@ -263,12 +297,25 @@ def needs_attention() -> Q:
 
 
 class JobBatchQuerySet(LeaseQuerySet["JobBatch"]):
-    def of_running_jobs(self, job_type: str | None = None) -> JobBatchQuerySet:
-        """EXISTS and not a join: Django turns an UPDATE with a join into `id IN (SELECT …)`, and
+    def of_running_jobs(self, job_types: Iterable[str] = ()) -> JobBatchQuerySet:
+        """Batches of running jobs, of these types if any are given.
+
+        EXISTS and not a join: Django turns an UPDATE with a join into `id IN (SELECT …)`, and
         PostgreSQL does not evaluate a sub-select again after it waited for a row. Two processes could
         then claim the same batch."""
         running = BackgroundJob.objects.running().filter(pk=OuterRef("job"))
-        return self.filter(Exists(running.filter(job_type=job_type) if job_type else running))
+        return self.filter(Exists(running.filter(job_type__in=job_types) if job_types else running))
+
+    def dispatched(self) -> JobBatchQuerySet:
+        """Pending batches for which a message was sent."""
+        return self.pending().filter(dispatched_at__isnull=False)
+
+    def in_flight(self) -> JobBatchQuerySet:
+        """Batches that have a message in the queue, or a process."""
+        return self.filter(IN_FLIGHT)
+
+
+IN_FLIGHT = Q(status="leased") | Q(status="pending", dispatched_at__isnull=False)
 
 
 class JobBatch(Lease):
@@ -293,7 +340,11 @@ class JobBatch(Lease):
     number = models.PositiveIntegerField()
     item_ids = ArrayField(models.BigIntegerField())
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
+    turn = models.BigIntegerField(
+        default=0, db_default=0, help_text="Of waiting batches, the lowest turn comes first."
+    )
     claimed_by = models.CharField(max_length=64, default="", help_text="The id of the message.")
+    claimed_at = models.DateTimeField(null=True)
 
     objects = JobBatchQuerySet.as_manager()
 
@@ -308,6 +359,15 @@ class JobBatch(Lease):
                 fields=["job", "number"],
                 condition=Q(status__in=("pending", "leased")),
                 name="batches_unfinished",
+            ),
+            models.Index(
+                fields=["turn", "id"],
+                condition=Q(status="pending", dispatched_at__isnull=False),
+                name="batches_in_turn",
+            ),
+            models.Index(fields=["job"], condition=IN_FLIGHT, name="batches_in_flight"),
+            models.Index(
+                fields=["lease_expires_at"], condition=Q(status="leased"), name="batches_leased"
             ),
         ]
 
@@ -328,13 +388,45 @@ class JobBatch(Lease):
         own = Q(status=cls.HELD, claimed_by=claimant) & ~Q(claimed_by="")
         claimable = cls.objects.of_running_jobs().filter(pending | own, pk=batch_id)
         with transaction.atomic():
-            claimed = claimable.claim(settings.JOB_LEASE_SECONDS, claimed_by=claimant)
+            claimed = claimable.claim(
+                settings.JOB_LEASE_SECONDS, claimed_by=claimant, claimed_at=Now()
+            )
             return cls.objects.select_related("job").get(pk=batch_id) if claimed else None
+
+    @classmethod
+    def claim_next(cls, job_types: Iterable[str], claimant: str) -> JobBatch | None:
+        """Claim the dispatched batch of these job types whose turn it is: see scribes.db.turns.
+
+        If the claimant already holds a lease, it is that batch: see claim. None if there is nothing
+        to claim.
+        """
+        with transaction.atomic():
+            batch_id = cls._held_by_message(claimant) or cls._next_in_turn(job_types)
+            return cls.claim(batch_id, claimant) if batch_id else None
+
+    @classmethod
+    def _held_by_message(cls, claimant: str) -> int | None:
+        held = cls.objects.held().filter(claimed_by=claimant, lease_expires_at__gt=Now())
+        return held.values_list("pk", flat=True).first() if claimant else None
+
+    @classmethod
+    def _next_in_turn(cls, job_types: Iterable[str]) -> int | None:
+        waiting = cls.objects.dispatched().of_running_jobs(job_types).order_by("turn", "pk")
+        locked = waiting.select_for_update(skip_locked=True, no_key=True)
+        return locked.values_list("pk", flat=True).first()
 
     def renew(self) -> bool:
         """Hold the lease for another JOB_LEASE_SECONDS; False if the lease or the job is gone."""
         held = JobBatch.objects.held_by(self).of_running_jobs()
-        return bool(held.renew(settings.JOB_LEASE_SECONDS))
+        is_held = bool(held.renew(settings.JOB_LEASE_SECONDS))
+        if is_held:
+            self.job.record_work(self.work_since)
+        return is_held
+
+    @property
+    def work_since(self) -> datetime:
+        """When this process claimed the batch."""
+        return self.claimed_at or timezone.now()
 
     def finish(self) -> bool:
         """leased -> done, if this process still holds the lease."""
@@ -342,6 +434,7 @@ class JobBatch(Lease):
 
     def release(self, error: str) -> bool:
         """leased -> pending, if this process still holds the lease: the next attempt may succeed."""
+        self.job.record_work(self.work_since)
         return self.end_lease(self.PENDING, dispatched_at=None, error=strip_unstorable(error))
 
     def mark_dead(self) -> bool:
@@ -377,17 +470,22 @@ class JobBatch(Lease):
         return batches
 
     @classmethod
-    def in_flight(cls, job: BackgroundJob) -> int:
-        """How many batches of the job have a message in the queue, or a process."""
-        dispatched = Q(status=cls.PENDING, dispatched_at__isnull=False)
-        return cls.objects.filter(dispatched | Q(status=cls.HELD), job=job).count()
-
-    @classmethod
     def append(cls, job: BackgroundJob, chunks: Sequence[Sequence[int]]) -> None:
         """Create one pending batch for each chunk of item ids. Call it with the job's row locked."""
+        number, turn = cls.count_of(job) + 1, cls._first_turn(job)
         cls.objects.bulk_create(
-            cls(job=job, number=number, item_ids=list(chunk))
-            for number, chunk in enumerate(chunks, cls.count_of(job) + 1)
+            cls(job=job, number=number + n, turn=turn + n, item_ids=list(chunk))
+            for n, chunk in enumerate(chunks)
+        )
+
+    @classmethod
+    def _first_turn(cls, job: BackgroundJob) -> int:
+        """The turn of the next batch of the job's user: users take turns by batch."""
+        active = BackgroundJob.objects.active().filter(user=job.user_id)
+        return first_turn(
+            in_service=cls.objects.held().filter(lease_expires_at__gt=Now()),
+            waiting=cls.objects.dispatched(),
+            own=cls.objects.pending().filter(job__in=active),
         )
 
     @classmethod

@@ -17,11 +17,12 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from jobs.job_types import JOB_TYPES, JobType, LeaseLost, Renew, display_name
+from jobs.job_types import JOB_TYPES, JobType, LeaseLost, Renew, display_name, sharing_queue
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from scribes.messaging.failpoints import failpoint
 from scribes.messaging.publishing import publish
 from scribes.messaging.sanitize import strip_unstorable
+from scribes.messaging.task_events import relabel_task
 from scribes.models import User
 from scribes.monitoring.logging import current_request_id, log_context
 from scribes.presentation import short_id
@@ -103,11 +104,14 @@ def publish_plan(job: BackgroundJob) -> None:
 
 def publish_batches(job: BackgroundJob, batches: Sequence[JobBatch]) -> None:
     total = JobBatch.count_of(job) if batches else 0
-    job_label = f"{display_name(job.job_type)}: job {short_id(job.pk)}"
     for batch in batches:
-        label = f"{job_label} batch {batch.number}/{total}"
+        label = f"{display_name(job.job_type)}: {_details(batch, total)}"
         queue = JOB_TYPES[job.job_type].queue
         publish("jobs.tasks.run_batch", batch.pk, queue=queue, label=label)
+
+
+def _details(batch: JobBatch, total: int) -> str:
+    return f"job {short_id(batch.job_id)} batch {batch.number}/{total}"
 
 
 # --- Plan -----------------------------------------------------------------------------------
@@ -170,18 +174,35 @@ def _batches(items: Iterable[tuple[int, int]], max_weight: int) -> Iterator[list
 # --- Run ------------------------------------------------------------------------------------
 
 
+def run_next_batch(batch_id: int, claimant: str) -> None:
+    """Run the batch whose turn it is, of the job types that share a queue with this batch.
+
+    A message names the batch that it was sent for. In the meantime, the turn may have gone to the
+    batch of another user; then Flower is told which one.
+    """
+    sent_for = JobBatch.objects.filter(pk=batch_id)
+    job_type = sent_for.values_list("job__job_type", flat=True).first()
+    if job_type in JOB_TYPES and (batch := JobBatch.claim_next(sharing_queue(job_type), claimant)):
+        if batch.pk != batch_id:
+            name = display_name(batch.job.job_type)
+            relabel_task(f"{name}: {_details(batch, JobBatch.count_of(batch.job))}")
+        run_claimed(batch)
+
+
 def run_batch(batch_id: int, claimant: str) -> None:
-    """Claim -> compute -> write. Returns quietly if there is nothing to claim."""
-    batch = JobBatch.claim(batch_id, claimant)
-    if batch is None:
-        return
+    """Run this batch, whosever turn it is. Returns quietly if it cannot be claimed."""
+    if batch := JobBatch.claim(batch_id, claimant):
+        run_claimed(batch)
+
+
+def run_claimed(batch: JobBatch) -> None:
+    """Compute -> write."""
     failpoint("after_claim")
-    batch.job.start_deadline()
     with log_context(job=batch.job_id, batch=batch.number, request_id=batch.job.request_id):
-        _run_claimed(batch)
+        _run_or_release(batch)
 
 
-def _run_claimed(batch: JobBatch) -> None:
+def _run_or_release(batch: JobBatch) -> None:
     try:
         _run(batch, JOB_TYPES[batch.job.job_type])
     except LeaseLost:
@@ -292,7 +313,7 @@ def _parts(item_ids: Sequence[int]) -> list[Sequence[int]]:
 
 def _record(batch: JobBatch, **counts: int) -> None:
     """Raises LeaseLost if the job has ended."""
-    if not batch.job.record_progress(**counts):
+    if not batch.job.record_progress(batch.work_since, **counts):
         raise LeaseLost(batch)
 
 

@@ -17,7 +17,7 @@ def plan_job(job_id: str) -> None:
 
 @shared_task(bind=True)
 def run_batch(self: Task[Any, Any], batch_id: int) -> None:
-    runner.run_batch(batch_id, claimant=self.request.id or "")
+    runner.run_next_batch(batch_id, claimant=self.request.id or "")
 
 
 @shared_task(acks_late=False)

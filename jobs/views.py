@@ -78,7 +78,9 @@ class JobList(OwnJobs, generics.ListAPIView[BackgroundJob]):
         query = JobQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
         # The parameters of a retry list every item that had failed.
-        jobs = queryset.defer("parameters", "deadline_at", "dispatched_at", "request_id")
+        jobs = queryset.defer(
+            "parameters", "work_time", "worked_until", "dispatched_at", "request_id"
+        )
         return jobs.filter(**query.validated_data)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from rest_framework.test import APIClient
 
+from jobs import runner
 from jobs.models import BackgroundJob, JobBatch
 from jobs.runner import enqueue
-from jobs.tasks import plan_job, run_batch
+from jobs.tasks import plan_job
 from scribes.models import User
 from tests.helpers.counting import Counting
 
@@ -35,6 +36,16 @@ def claim(job: BackgroundJob, claimant: str = "a message", number: int = 1) -> J
     batch = JobBatch.claim(job.batches.get(number=number).pk, claimant)
     assert batch
     return batch
+
+
+def run_batch(batch_id: int) -> None:
+    """Run this batch in this process, whosever turn it is."""
+    runner.run_batch(batch_id, claimant="")
+
+
+def in_flight(job: BackgroundJob) -> int:
+    """How many batches of the job have a message or a process."""
+    return JobBatch.objects.in_flight().filter(job=job).count()
 
 
 def expire_leases(job: BackgroundJob) -> None:

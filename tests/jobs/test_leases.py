@@ -16,7 +16,7 @@ from django.utils import timezone
 from jobs.models import BackgroundJob, JobBatch
 from scribes.models import User
 from tests.helpers.database import is_lock_awaited
-from tests.helpers.jobs import LONG_AGO, batch_ids, claim, expire_leases, start_counting
+from tests.helpers.jobs import LONG_AGO, batch_ids, claim, expire_leases, in_flight, start_counting
 from tests.helpers.processes import eventually, run_concurrently
 
 BATCH_SIZE = 10
@@ -330,16 +330,16 @@ def test_dispatch_gives_two_processes_different_batches(waiting: BackgroundJob):
 
 def test_in_flight_counts_batches_with_a_message_or_a_process(job: BackgroundJob, bob: User):
     start_counting(bob, BATCH_SIZE)
-    assert JobBatch.in_flight(job) == 3
+    assert in_flight(job) == 3
     job.batches.filter(number=3).update(dispatched_at=None)
-    assert JobBatch.in_flight(job) == 2
+    assert in_flight(job) == 2
     first = claim(job, number=1)
     job.batches.filter(number=1).update(dispatched_at=None)
-    assert JobBatch.in_flight(job) == 2
+    assert in_flight(job) == 2
     first.finish()
-    assert JobBatch.in_flight(job) == 1
+    assert in_flight(job) == 1
     claim(job, number=2).finish()
-    assert JobBatch.in_flight(job) == 0
+    assert in_flight(job) == 0
 
 
 # --- Numbers --------------------------------------------------------------------------------

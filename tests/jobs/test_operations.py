@@ -9,11 +9,11 @@ from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
 from jobs.operations import OPERATIONS, OperationRefused, available_operations
-from jobs.tasks import plan_job, run_batch
+from jobs.tasks import plan_job
 from scribes.models import User
 from tests.helpers.counting import counted
 from tests.helpers.factories import make_job
-from tests.helpers.jobs import batch_ids, item_counts, run_job, start_counting
+from tests.helpers.jobs import batch_ids, item_counts, run_batch, run_job, start_counting
 
 # --- POST /jobs/{job_id}/cancel -------------------------------------------------------------
 

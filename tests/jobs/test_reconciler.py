@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from jobs.models import BackgroundJob, JobBatch, JobOutcomes
 from jobs.reconciler import (
+    BATCH_SIZE,
     KEEP_OUTCOMES,
-    PRUNE_BATCH_SIZE,
     dispatch_waiting_batches,
     fail_overdue_jobs,
     prune,
@@ -23,7 +23,6 @@ from jobs.reconciler import (
     republish_plans,
 )
 from jobs.runner import enqueue
-from jobs.tasks import run_batch
 from scribes.messaging import broker
 from scribes.messaging.broker import queue_length
 from scribes.messaging.publishing import BUSY_QUEUE_REPUBLISH_FACTOR
@@ -34,7 +33,9 @@ from tests.helpers.jobs import (
     batch_ids,
     claim,
     expire_leases,
+    in_flight,
     item_counts,
+    run_batch,
     run_job,
     start_counting,
 )
@@ -194,7 +195,7 @@ def test_waiting_batches_are_dispatched_up_to_the_parallelism(
     JobBatch.dispatch(job, 1)
     with run_on_commit():
         dispatch_waiting_batches()
-    assert JobBatch.in_flight(job) == JobBatch.in_flight(others) == settings.JOB_PARALLELISM
+    assert in_flight(job) == in_flight(others) == settings.JOB_PARALLELISM
     assert queue_length("control") == 2 * settings.JOB_PARALLELISM - 2
     with run_on_commit():
         dispatch_waiting_batches()
@@ -206,7 +207,7 @@ def test_jobs_above_the_parallelism_wait(alice: User, settings):
     job = start_counting(alice, 700)
     settings.JOB_PARALLELISM = 1
     dispatch_waiting_batches()
-    assert JobBatch.in_flight(job) == 4
+    assert in_flight(job) == 4
 
 
 def test_jobs_without_waiting_batches_take_no_queries(alice: User, django_assert_num_queries):
@@ -343,7 +344,7 @@ def test_prune_keeps_jobs_that_ended_lately_or_are_active(alice: User):
 
 
 def test_prune_keeps_the_outcomes_of_all_jobs_it_deletes(alice: User):
-    number = 2 * PRUNE_BATCH_SIZE + 1
+    number = 2 * BATCH_SIZE + 1
     for _ in range(number):
         ended(alice, 200)
     ended(alice, 200, status="failed")

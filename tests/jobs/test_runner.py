@@ -17,11 +17,19 @@ from jobs.job_types import LeaseLost
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from jobs.reconciler import reconcile
 from jobs.runner import MAX_ATTEMPTS, enqueue, retry_failed
-from jobs.tasks import plan_job, run_batch
+from jobs.tasks import plan_job
 from scribes.models import User
 from tests.helpers.counting import Counting, counted
 from tests.helpers.factories import make_job
-from tests.helpers.jobs import batch_ids, claim, expire_leases, item_counts, run_job, start_counting
+from tests.helpers.jobs import (
+    batch_ids,
+    claim,
+    expire_leases,
+    item_counts,
+    run_batch,
+    run_job,
+    start_counting,
+)
 from tests.helpers.processes import run_concurrently
 
 

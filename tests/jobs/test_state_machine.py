@@ -23,10 +23,10 @@ from jobs.job_types import LeaseLost
 from jobs.models import BackgroundJob, JobBatch
 from jobs.reconciler import reconcile
 from jobs.runner import _write, enqueue, retry_failed
-from jobs.tasks import plan_job, run_batch
+from jobs.tasks import plan_job
 from scribes.models import User
 from tests.helpers.counting import Counting, counted, create_table
-from tests.helpers.jobs import LONG_AGO
+from tests.helpers.jobs import LONG_AGO, run_batch
 
 PLANS = {"3": "raise", "8": "skip"}
 
