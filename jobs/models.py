@@ -23,7 +23,7 @@ from django.db.models.functions import Greatest, Least, Now, TruncHour
 from django.utils import timezone
 
 from jobs.job_types import display_name
-from scribes.db.turns import first_turn
+from scribes.db.turns import NEWCOMERS, first_turn
 from scribes.messaging.leases import Lease, LeaseQuerySet
 from scribes.messaging.sanitize import strip_unstorable
 from scribes.models import User
@@ -474,7 +474,7 @@ class JobBatch(Lease):
         """Create one pending batch for each chunk of item ids. Call it with the job's row locked."""
         number, turn = cls.count_of(job) + 1, cls._first_turn(job)
         cls.objects.bulk_create(
-            cls(job=job, number=number + n, turn=turn + n, item_ids=list(chunk))
+            cls(job=job, number=number + n, turn=turn + n * NEWCOMERS, item_ids=list(chunk))
             for n, chunk in enumerate(chunks)
         )
 

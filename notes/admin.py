@@ -5,7 +5,8 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from notes.models import Note, PendingEmbedding, UserEmbeddingModel
+from notes.models import Note, UserEmbeddingModel
+from notes.pending_embeddings import PendingEmbedding
 from scribes.admin import ReadOnlyAdmin
 from scribes.presentation import badge, relative_time
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -11,13 +11,12 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q
-from django.db.models.functions import Now
 from pgvector.django import HalfVectorField
 
+from notes.pending_embeddings import PendingEmbedding
 from notes.scripture.references import find_references
 from notes.scripture.verse_range import VerseRange
 from scribes.db.deletion import LockingDeleteQuerySet, lock_with_children
-from scribes.messaging.publishing import publish
 from scribes.models import User
 
 CONTENT_MAX_CHARACTERS = 1_000_000
@@ -148,18 +147,7 @@ def on_text_changed(note: Note) -> None:
         )
         for verses in find_references(note.scripture_refs, note.content)
     )
-    mark_pending([note])
-    publish("notes.tasks.embed_note", note.pk, queue="notes", label=f"Embed note: {note.pk}")
-
-
-def mark_pending(notes: Iterable[Note]) -> None:
-    """Record that these notes must be embedded. Sends no message: a periodic task finds the rows."""
-    PendingEmbedding.objects.bulk_create(
-        (PendingEmbedding(note=note, since=Now()) for note in notes),
-        update_conflicts=True,
-        unique_fields=["note"],
-        update_fields=["since", "enqueued_at", "error_class", "error"],
-    )
+    PendingEmbedding.objects.add_saved(note.pk, note.user_id, len(note.content.encode()))
 
 
 class EmbeddingModel(models.Model):
@@ -262,33 +250,6 @@ class Passage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.char_start}-{self.char_end} of note {self.note_id}"
-
-
-class PendingEmbedding(models.Model):
-    """A note whose current text must be embedded. The row stays even if the message is lost.
-
-    It is reset when the text changes again, and deleted once the note has all its vectors.
-    """
-
-    note = models.OneToOneField(
-        Note, models.CASCADE, primary_key=True, related_name="pending_embedding"
-    )
-    since = models.DateTimeField()
-    enqueued_at = models.DateTimeField(
-        null=True,
-        help_text="When a job was enqueued for it, because the message seemed to be lost.",
-    )
-    error_class = models.CharField(
-        max_length=200, default="", help_text="Class of the error in the latest job."
-    )
-    error = models.TextField(default="", help_text="Message of the error in the latest job.")
-
-    class Meta:
-        db_table = "pending_embeddings"
-        indexes = [models.Index(fields=["since"], name="pending_embeddings_oldest")]
-
-    def __str__(self) -> str:
-        return f"note {self.note_id}"
 
 
 class ScriptureReferenceQuerySet(models.QuerySet["ScriptureReference"]):

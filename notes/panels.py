@@ -9,7 +9,8 @@ from django.utils import timezone
 from jobs.estimate import items_per_second
 from jobs.models import DONE_ITEMS, BackgroundJob
 from notes.embeddings.regeneration import EMBEDDING_JOB_TYPES, EmbeddingRegeneration
-from notes.models import Note, PendingEmbedding, UserEmbeddingModel
+from notes.models import Note, UserEmbeddingModel
+from notes.pending_embeddings import PendingEmbedding
 from scribes.monitoring.dashboard import Figure, Panel, register
 from scribes.presentation import humanize_duration
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from notes.embeddings import pending
+from notes.embeddings import pending, saved_notes
 
 
 @shared_task(acks_late=False)
-def embed_note(note_id: int) -> None:
+def embed_saved_notes() -> None:
     """Acknowledged early: otherwise a note that kills the process would be delivered again and again.
 
-    embed_pending_notes finds lost notes and enqueues a job, which isolates such a note.
+    embed_pending_notes finds notes that lost their process and enqueues a job, which isolates such a
+    note.
     """
-    pending.embed_pending_note(note_id)
+    saved_notes.embed_waiting_notes()
 
 
 @shared_task(acks_late=False)

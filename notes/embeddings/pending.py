@@ -1,81 +1,69 @@
-"""Embeds notes whose text changed, and repeats what got lost on the way.
+"""Enqueues jobs for pending notes that are not embedded in their turn, and resumes rollouts.
 
-A saved note has a PendingEmbedding, and a message asks for it to be embedded at once. If the message
-had no effect, a periodic task enqueues a job.
+notes.embeddings.saved_notes embeds ordinary notes. What is left are long notes, notes that were
+marked in bulk, and notes whose process died or failed.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from jobs.models import BackgroundJob
 from jobs.runner import enqueue
-from notes.embeddings.pipeline import embed_for_target_models
 from notes.embeddings.regeneration import EmbeddingRegeneration, EmbeddingUpdate
 from notes.embeddings.rollout import cancel_rollout, promote
-from notes.embeddings.store import save_embedded
-from notes.models import EmbeddingModel, Note, PendingEmbedding, UserEmbeddingModel
+from notes.embeddings.saved_notes import request_help
+from notes.models import EmbeddingModel, Note, UserEmbeddingModel
+from notes.pending_embeddings import PendingEmbedding
 from scribes.models import User
 
-# The message of a note that has been pending for this time is presumed lost.
-MESSAGE_LOST_SECONDS = 60
 # A note that is still pending this long after a job was enqueued for it gets another job.
 RETRY_SECONDS = 3600
-MAX_NOTES_PER_RUN = 10_000
-
-
-def embed_pending_note(note_id: int) -> None:
-    """Embed a note if it is pending. Passages that did not change keep their vectors."""
-    pending = Note.objects.filter(pk=note_id, pending_embedding__isnull=False)
-    note = pending.select_related("user").first()
-    if note is None:
-        return
-    embedded = embed_for_target_models(note.user, [note])
-    with transaction.atomic():
-        for model, notes in embedded:
-            save_embedded(notes, model)
+# The limits of one run. The next run goes on.
+MAX_USERS_PER_RUN = 1000
+MAX_NOTES_PER_JOB = 10_000
 
 
 def embed_pending_notes() -> None:
-    """Enqueue jobs for notes and rollouts whose messages or jobs got lost."""
+    """See to it that every pending note and every rollout goes on, whatever got lost."""
+    request_help()
     enqueue_jobs_for_pending()
     resume_rollouts()
 
 
 def enqueue_jobs_for_pending() -> None:
-    """Enqueue jobs for the notes whose message was lost or failed, one job per user.
+    """Enqueue jobs for the pending notes that nobody embeds in their turn, one job per user.
 
     A note that fails in the job, too, gets another job after RETRY_SECONDS.
     """
-    by_user = _overdue_notes()
-    for user in User.objects.filter(pk__in=by_user):
-        note_ids = by_user[user.pk]
-        with transaction.atomic():
-            _, is_new = enqueue(user, EmbeddingUpdate.name, {"item_ids": note_ids})
-            if is_new:
-                PendingEmbedding.objects.filter(pk__in=note_ids).update(enqueued_at=Now())
-
-
-def _overdue_notes() -> dict[int, list[int]]:
-    """The oldest pending notes by user, except for users who have such a job already."""
-    retry_before = Now() - timedelta(seconds=RETRY_SECONDS)
-    is_waiting = Q(enqueued_at=None) | Q(enqueued_at__lt=retry_before)
-    lost_before = Now() - timedelta(seconds=MESSAGE_LOST_SECONDS)
-    overdue = PendingEmbedding.objects.filter(is_waiting, since__lt=lost_before)
-    # Without this, one user with many notes would fill the limit and keep all others waiting.
+    # Without this, users who have a job already would fill the limit.
     has_job = BackgroundJob.objects.active().filter(
-        user=OuterRef("note__user"), job_type=EmbeddingUpdate.name
+        user=OuterRef("pk"), job_type=EmbeddingUpdate.name
     )
-    oldest = overdue.filter(~Exists(has_job)).order_by("since")
-    by_user: dict[int, list[int]] = defaultdict(list)
-    for user_id, note_id in oldest.values_list("note__user", "note")[:MAX_NOTES_PER_RUN]:
-        by_user[user_id].append(note_id)
-    return by_user
+    own = Note.objects.filter(user=OuterRef("pk"), pending_embedding__in=_need_job())
+    users = User.objects.filter(Exists(own), ~Exists(has_job))
+    for user in users.order_by("pk")[:MAX_USERS_PER_RUN]:
+        _enqueue_job(user)
+
+
+def _need_job() -> QuerySet[PendingEmbedding]:
+    """Pending notes that have no turn or lost their process, without a recent job."""
+    retry_before = Now() - timedelta(seconds=RETRY_SECONDS)
+    no_job = Q(enqueued_at=None) | Q(enqueued_at__lt=retry_before)
+    return PendingEmbedding.objects.not_in_turn().filter(no_job)
+
+
+def _enqueue_job(user: User) -> None:
+    oldest = _need_job().filter(note__user=user).order_by("since", "pk")
+    note_ids = list(oldest.values_list("pk", flat=True)[:MAX_NOTES_PER_JOB])
+    with transaction.atomic():
+        _, is_new = enqueue(user, EmbeddingUpdate.name, {"item_ids": note_ids})
+        if is_new:
+            PendingEmbedding.objects.filter(pk__in=note_ids).update(enqueued_at=Now())
 
 
 def resume_rollouts() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +12,8 @@ from jobs.job_types import Renew
 from notes.embeddings.chunking import Span, split
 from notes.embeddings.encoder import Encoder
 from notes.embeddings.engines import Vectors
-from notes.embeddings.rollout import encoder_of, target_models
+from notes.embeddings.rollout import encoder_of
 from notes.models import EmbeddingModel, Note, Passage
-from scribes.models import User
 
 # Smaller passages are found more reliably; larger ones say more. Both were measured: docs/search.md.
 PASSAGE_TOKENS = 128
@@ -23,6 +22,8 @@ OVERLAP_TOKENS = 16
 SPECIAL_TOKENS = 2
 # The largest share of the model's tokens that a note's keywords may take in each passage.
 KEYWORDS_MAX_SHARE = 0.25
+# About a quarter of a second of work.
+PASSAGES_PER_GROUP = 32
 
 
 class EmbeddedNote(NamedTuple):
@@ -38,25 +39,30 @@ Embedded = list[tuple[EmbeddingModel, list[EmbeddedNote]]]
 """Notes embedded with one or several models."""
 
 
-def embed_for_target_models(user: User, notes: list[Note], renew: Renew = lambda: None) -> Embedded:
-    """Embed the user's notes with all models that they need. Raises ModelUnavailable."""
-    return [(model, embed_notes(notes, model, renew, reuse=True)) for model in target_models(user)]
-
-
 def embed_notes(
-    notes: list[Note], model: EmbeddingModel, renew: Renew = lambda: None, *, reuse: bool = False
+    notes: list[Note],
+    model: EmbeddingModel,
+    renew: Renew = lambda: None,
+    *,
+    reuse: bool = False,
+    pause: Callable[[], object] = lambda: None,
 ) -> list[EmbeddedNote]:
     """The passages of these notes with their vectors. A blank note has none.
 
     With `reuse`, passages whose text is unchanged keep the vectors that they have in the database.
+    Calls `pause` between groups of PASSAGES_PER_GROUP passages, when the model is free.
     Raises ModelUnavailable.
     """
     encoder = encoder_of(model)
     chunked = [_chunk(note, encoder, renew) for note in notes]
     texts = {key: text for chunks in chunked for key, text in chunks.texts_by_hash()}
     vectors = _stored_vectors(notes, model) if reuse else {}
-    missing = [key for key in texts if key not in vectors]
-    vectors |= zip(missing, encoder.embed([texts[key] for key in missing], renew), strict=True)
+    # By length: texts of a similar length need little padding.
+    missing = sorted((key for key in texts if key not in vectors), key=lambda key: len(texts[key]))
+    for start in range(0, len(missing), PASSAGES_PER_GROUP):
+        group = missing[start : start + PASSAGES_PER_GROUP]
+        pause()
+        vectors |= zip(group, encoder.embed([texts[key] for key in group], renew), strict=True)
     return [chunks.with_vectors(vectors, encoder.dimension) for chunks in chunked]
 
 

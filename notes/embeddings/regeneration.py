@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from django.db.models import Count, FloatField, Sum, Value
+from django.db.models import Count, FloatField, Func, Sum, Value
 from django.db.models.functions import Ceil, Length, Now
 
 from jobs.estimate import items_per_second
@@ -13,9 +13,11 @@ from jobs.job_types import Renew, Saved
 from jobs.models import BackgroundJob, ItemFailure
 from notes.embeddings import rollout
 from notes.embeddings.encoder import ModelUnavailable
-from notes.embeddings.pipeline import Embedded, embed_for_target_models, embed_notes
+from notes.embeddings.pipeline import Embedded, embed_notes
+from notes.embeddings.saved_notes import embed_slice
 from notes.embeddings.store import save_embedded
-from notes.models import EmbeddingModel, Note, NoteQuerySet, PendingEmbedding
+from notes.models import EmbeddingModel, Note, NoteQuerySet
+from notes.pending_embeddings import PendingEmbedding
 from scribes.models import User
 
 # For English text in passages that end with sentences. Used for estimates only.
@@ -24,6 +26,8 @@ CHARACTERS_PER_PASSAGE = 400
 
 class EmbeddingRegeneration:
     """Job type: embeds all notes of a user again. An item is a note.
+
+    Saved notes go first: between groups of passages, a batch embeds some of those that wait.
 
     The parameter `model` is the version of the notes.models.EmbeddingModel to switch to; the default
     is the user's active model. Notes are skipped if they are blank, were deleted, or were edited
@@ -34,8 +38,8 @@ class EmbeddingRegeneration:
     display_name = "Embedding regeneration"
     item_label = "notes"
     queue = "embeddings"
-    # In characters: about a hundred ordinary notes, or a minute of work.
-    max_batch_weight = 500_000
+    # In bytes of text: about a hundred ordinary notes, or some seconds of work.
+    max_batch_weight = 100_000
     hints: Mapping[str, str] = {
         ModelUnavailable.__name__: (
             "The embedding model could not be loaded. Check EMBEDDING_MODEL, then retry."
@@ -55,7 +59,7 @@ class EmbeddingRegeneration:
 
     def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
         model = _model(job.user, job.parameters)
-        return [(model, embed_notes(_notes(item_ids), model, renew))]
+        return [(model, embed_notes(_notes(item_ids), model, renew, pause=embed_slice))]
 
     def save(self, job: BackgroundJob, results: Embedded) -> Saved:
         """Save vectors under the model that computed them: the user's model may have changed."""
@@ -83,7 +87,11 @@ class EmbeddingUpdate(EmbeddingRegeneration):
     display_name = "Embedding update"
 
     def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
-        return embed_for_target_models(job.user, _notes(item_ids), renew)
+        notes = _notes(item_ids)
+        return [
+            (model, embed_notes(notes, model, renew, reuse=True, pause=embed_slice))
+            for model in rollout.target_models(job.user)
+        ]
 
 
 EMBEDDING_JOB_TYPES = (EmbeddingRegeneration.name, EmbeddingUpdate.name)
@@ -100,7 +108,7 @@ def _notes(ids: Sequence[int]) -> list[Note]:
 
 
 def _with_weights(notes: NoteQuerySet) -> Iterable[tuple[int, int]]:
-    return notes.order_by("pk").values_list("pk", Length("content"))
+    return notes.order_by("pk").values_list("pk", Func("content", function="octet_length"))
 
 
 def _record_failures(job: BackgroundJob) -> None:
@@ -110,7 +118,7 @@ def _record_failures(job: BackgroundJob) -> None:
     is unknown yet whether their new text fails, too.
     """
     failures = {failure.item_id: failure for failure in job.failures.all()}
-    failed = Note.objects.filter(pk__in=failures, updated_at__lte=job.created_at).only("pk")
+    failed = Note.objects.filter(pk__in=failures, updated_at__lte=job.created_at).only("user")
     locked = failed.select_for_update(no_key=True, skip_locked=True).order_by("pk")
     PendingEmbedding.objects.bulk_create(
         (_failed(note, failures[note.pk]) for note in locked),
@@ -123,6 +131,7 @@ def _record_failures(job: BackgroundJob) -> None:
 def _failed(note: Note, failure: ItemFailure) -> PendingEmbedding:
     return PendingEmbedding(
         note=note,
+        user_id=note.user_id,
         since=Now(),
         enqueued_at=Now(),
         error_class=failure.error_class,

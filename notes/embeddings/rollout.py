@@ -18,7 +18,8 @@ from django.db import transaction
 from django.db.models import F
 
 from notes.embeddings.encoder import Encoder, ModelUnavailable, encoder
-from notes.models import EmbeddingModel, Note, Passage, UserEmbeddingModel, mark_pending
+from notes.models import EmbeddingModel, Note, Passage, UserEmbeddingModel
+from notes.pending_embeddings import PendingEmbedding
 from scribes.models import User
 
 # --- Models ---------------------------------------------------------------------------------
@@ -145,7 +146,8 @@ def roll_back(user: User) -> bool:
         swapped = {"active_model": F("previous_model"), "previous_model": F("active_model")}
         is_done = bool(switched.update(**swapped, next_model=None))
         if is_done:
-            mark_pending(Note.objects.for_user(user).stale(active_model(user)))
+            stale = Note.objects.for_user(user).stale(active_model(user))
+            PendingEmbedding.objects.add_all(stale)
     return is_done
 
 

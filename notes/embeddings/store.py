@@ -8,7 +8,8 @@ from django.db.models import Exists, OuterRef
 from notes.embeddings.engines import Vectors
 from notes.embeddings.pipeline import EmbeddedNote
 from notes.embeddings.rollout import target_model_ids
-from notes.models import EmbeddingModel, Note, Passage, PendingEmbedding
+from notes.models import EmbeddingModel, Note, Passage
+from notes.pending_embeddings import PendingEmbedding
 
 # The columns of passages in the order of the table, with the types that COPY sends.
 PASSAGE_COLUMNS = {

@@ -1,13 +1,15 @@
 """Users take turns: waiting rows are served in the order of a number, their `turn`.
 
-This is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996). A user's rows get growing
-turns. The first row of a user who has none waiting gets the turn that is being served, so it comes
-before all rows that others have waiting beyond their next. A user with many rows then delays another
-user by what is in service, whatever the number of rows. Rows of one turn are served in the order in
-which they were written.
+This is a form of start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996). Each row of a user
+comes its cost after the user's previous one. A user who has none waiting is a newcomer, whose row comes
+shortly after the rows that are being served, and so before the next row of all others. A user with
+many rows then delays a newcomer by what is in service, whatever the number of rows.
 
-Turns are compared within one table only. Two users who write at the same moment may get the same
-turn; a user's own rows may, too.
+Each newcomer moves the line on by a part of its cost. So a stream of newcomers delays a user's next
+row by NEWCOMERS rows, and does not starve the user.
+
+Turns are compared within one table only. Rows of one turn are served in the order in which they were
+written. Two transactions at the same moment may give the same turn.
 """
 
 from __future__ import annotations
@@ -16,15 +18,20 @@ from typing import Any
 
 from django.db.models import Max, Min, QuerySet
 
+NEWCOMERS = 16
 
-def first_turn(in_service: QuerySet[Any], waiting: QuerySet[Any], own: QuerySet[Any]) -> int:
+
+def first_turn(
+    in_service: QuerySet[Any], waiting: QuerySet[Any], own: QuerySet[Any], cost: int = NEWCOMERS
+) -> int:
     """The turn of the next row of a user, from the rows in service, the waiting rows of everybody,
-    and the user's own waiting rows.
+    and the user's own waiting rows. `cost` is at least NEWCOMERS.
 
     Each queryset must be bounded or read one end of an index on `turn`.
     """
     current = in_service.aggregate(turn=Max("turn"))["turn"]
     if current is None:
         current = waiting.aggregate(turn=Min("turn"))["turn"] or 0
+    turn = current + cost // NEWCOMERS
     last = own.aggregate(turn=Max("turn"))["turn"]
-    return int(current if last is None else max(current, last + 1))
+    return int(turn if last is None else max(turn, last + cost))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from celery import current_task
+from celery import current_app
 
 logger = logging.getLogger(__name__)
 
@@ -16,9 +16,10 @@ def relabel_task(label: str) -> None:
     without the event, Flower shows what the message said.
     """
     name, _, details = label.partition(": ")
-    if not current_task or not current_task.request.id or current_task.request.is_eager:
+    task = current_app.current_worker_task
+    if task is None:
         return
     try:
-        current_task.send_event("task-started", retry=False, name=name, args=details)
+        task.send_event("task-started", retry=False, name=name, args=details)
     except Exception as error:  # noqa: BLE001 whatever happens to the broker, the work goes on
         logger.warning("Flower was not told about %s: %s", label, error)

@@ -14,7 +14,8 @@ from playwright.sync_api import Locator, Page, expect
 from celery_app import QUEUES
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from jobs.runner import enqueue
-from notes.models import Note, mark_pending, text_hash
+from notes.models import Note, text_hash
+from notes.pending_embeddings import PendingEmbedding
 from reminders.probes import SWEEP
 from scribes.models import Heartbeat, User
 from tests.helpers.browser import SIZE, TakePicture, sign_in
@@ -47,7 +48,6 @@ def write_notes(user: User, count: int) -> list[Note]:
 def make_job(user: User, minutes_ago: int = 0, **fields) -> BackgroundJob:
     created = timezone.now() - timedelta(minutes=minutes_ago)
     times = {"created_at": created, "dispatched_at": created}
-    times |= {"deadline_at": created + timedelta(hours=1)}
     defaults = {"user": user, "job_type": "embedding_regeneration", "started_at": created}
     return BackgroundJob.objects.create(**(times | defaults | fields))
 
@@ -118,7 +118,8 @@ def test_jobs_list_keeps_selected_jobs_until_the_action(admin: Page, web: Web, o
 
 def test_dashboard_shows_figures_and_stays_up_to_date(admin: Page, web: Web, operator: User):
     job, _ = enqueue(operator, "counting", {"count": 12, "plans": {"3": "raise"}})
-    mark_pending(write_notes(operator, 4)[:1])
+    write_notes(operator, 4)
+    PendingEmbedding.objects.add_all(Note.objects.order_by("pk")[:1])
     eventually(lambda: BackgroundJob.objects.filter(pk=job.pk, status="completed"))
     admin.goto(f"{web.url}/admin/")
     for panel, figure, value in (
@@ -169,7 +170,8 @@ def busy_day(database: None) -> BackgroundJob:
         minutes_ago = 23 * n + n * n % 50 + 1
         make_job(people[n % 3], minutes_ago, started_at=started, completed_at=ended, **fields)
     make_job(people[1], status="queued", started_at=None)
-    mark_pending(write_notes(people[2], 400)[:3])
+    write_notes(people[2], 400)
+    PendingEmbedding.objects.add_all(Note.objects.filter(user=people[2])[:3])
     for name in ("beat", SWEEP, *(f"queue {queue}" for queue in QUEUES)):
         Heartbeat.objects.create(name=name, process="scribes-1:4711", at=Now())
     return _running_job(people[0], now)

@@ -178,15 +178,16 @@ def test_enqueue_keeps_the_job_when_the_broker_refuses(
 @pytest.mark.usefixtures("empty_queues")
 def test_queues_command_lists_waiting_messages(capsys: pytest.CaptureFixture[str]):
     for note_id in (5, 6, 5):
-        broker.send("notes.tasks.embed_note", (note_id,), "notes", f"Embed note: {note_id}")
+        label = f"Embed saved notes: note {note_id}"
+        broker.send("notes.tasks.embed_saved_notes", (), "notes", label)
     current_app.send_task("jobs.tasks.reconcile")
     call_command("queues")
     assert capsys.readouterr().out.splitlines() == [
         "control: 1 message waiting",
         "      1 jobs.tasks.reconcile ()",
         "notes: 3 messages waiting",
-        "      2 Embed note: 5",
-        "      1 Embed note: 6",
+        "      2 Embed saved notes: note 5",
+        "      1 Embed saved notes: note 6",
         "embeddings: 0 messages waiting",
         "reminders: 0 messages waiting",
     ]

@@ -10,10 +10,10 @@ from django.core.management import CommandError, call_command
 
 from jobs.models import BackgroundJob
 from notes.models import Passage
-from notes.tasks import embed_note
 from scribes.models import User
 from tests.helpers.factories import make_note
 from tests.helpers.jobs import run_job
+from tests.helpers.notes import embed_note
 from tests.helpers.processes import MANAGE, Process, environment
 from tests.helpers.samples import psalm
 

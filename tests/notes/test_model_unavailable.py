@@ -8,10 +8,10 @@ import pytest
 from rest_framework.test import APIClient
 
 from notes.models import EmbeddingModel
-from notes.tasks import embed_note
 from scribes.models import User
 from tests.helpers.factories import make_note
 from tests.helpers.jobs import regenerate
+from tests.helpers.notes import embed_note
 
 
 @pytest.mark.usefixtures("no_model")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from notes.models import Note, Passage, PendingEmbedding
+from notes.models import Note, Passage
+from notes.pending_embeddings import PendingEmbedding
 from tests.helpers.processes import Process, eventually, run_concurrently
 from tests.helpers.samples import psalm
 from tests.helpers.servers import Web

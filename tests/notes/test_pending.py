@@ -12,15 +12,20 @@ from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
 from notes.embeddings.encoder import Encoder
-from notes.embeddings.pending import MESSAGE_LOST_SECONDS, RETRY_SECONDS
-from notes.models import Note, Passage, PendingEmbedding, mark_pending
-from notes.tasks import embed_note, embed_pending_notes
+from notes.embeddings.pending import RETRY_SECONDS
+from notes.embeddings.saved_notes import claim_slice
+from notes.models import Note, Passage
+from notes.pending_embeddings import PendingEmbedding
+from notes.tasks import embed_pending_notes, embed_saved_notes
+from scribes.messaging import broker
 from scribes.models import User
 from tests.helpers.factories import make_note
-from tests.helpers.jobs import regenerate, run_job
+from tests.helpers.jobs import LONG_AGO, regenerate, run_job
+from tests.helpers.notes import embed_note
 from tests.helpers.people import client_of
 from tests.helpers.processes import run_concurrently
 from tests.helpers.samples import psalm
+from tests.helpers.servers import delete_queues
 
 
 def semantic_matches(api: APIClient, query: str) -> list[str]:
@@ -104,17 +109,29 @@ def test_note_made_blank_has_no_passages(api: APIClient, note: Note):
     assert not PendingEmbedding.objects.exists()
 
 
-def age_pending(seconds: int) -> None:
-    """Make pending notes older than this."""
-    long_ago = Now() - timedelta(seconds=seconds + 1)
-    PendingEmbedding.objects.update(since=long_ago)
-    PendingEmbedding.objects.exclude(enqueued_at=None).update(enqueued_at=long_ago)
+def lose_processes() -> None:
+    """The processes that have claimed notes died long ago."""
+    while claim_slice():
+        pass
+    PendingEmbedding.objects.update(claimed_at=LONG_AGO)
 
 
-def test_lost_message_is_replaced_by_a_job(api: APIClient, note: Note):
+def test_lost_message_is_published_again(api: APIClient, note: Note, run_on_commit):
+    delete_queues()
+    for _ in range(2):
+        with run_on_commit():
+            embed_pending_notes()
+    assert broker.waiting_messages("notes", 2) == ["Embed saved notes: waiting notes"]
+    embed_saved_notes()
+    assert semantic_matches(api, "shepherd") == ["Psalm 23"]
+    assert not BackgroundJob.objects.exists()
+
+
+def test_note_that_lost_its_process_gets_a_job(api: APIClient, note: Note):
+    assert claim_slice() == [note.pk]
     embed_pending_notes()
     assert not BackgroundJob.objects.exists()
-    age_pending(MESSAGE_LOST_SECONDS)
+    lose_processes()
     embed_pending_notes()
     embed_pending_notes()
     (job,) = BackgroundJob.objects.all()
@@ -126,7 +143,7 @@ def test_lost_message_is_replaced_by_a_job(api: APIClient, note: Note):
 
 @pytest.mark.usefixtures("no_model")
 def test_failed_note_is_counted_and_retried_later(api: APIClient, note: Note, settings):
-    age_pending(MESSAGE_LOST_SECONDS)
+    lose_processes()
     embed_pending_notes()
     job = run_job(BackgroundJob.objects.get())
     assert (job.status, job.failed_items) == ("completed", 1)
@@ -136,7 +153,8 @@ def test_failed_note_is_counted_and_retried_later(api: APIClient, note: Note, se
     assert status["last_job"]["job_id"] == str(job.pk)
     embed_pending_notes()
     assert BackgroundJob.objects.count() == 1
-    age_pending(RETRY_SECONDS)
+    long_ago = Now() - timedelta(seconds=RETRY_SECONDS + 1)
+    PendingEmbedding.objects.update(enqueued_at=long_ago)
     embed_pending_notes()
     assert run_job(BackgroundJob.objects.first()).processed_items == 1
     assert api.get("/semantic/status").json()["coverage_percent"] == 100.0
@@ -222,7 +240,7 @@ def test_concurrent_edits_deletions_and_embedding(alice: User):
 def embed_again(notes: list[Note]) -> int:
     with transaction.atomic():
         present = Note.objects.select_for_update(no_key=True).order_by("pk")
-        mark_pending(list(present))
+        PendingEmbedding.objects.add_all(present)
     for note in notes:
         embed_note(note.pk)
     return 0

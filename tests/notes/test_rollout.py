@@ -18,12 +18,15 @@ from notes.embeddings.pending import RETRY_SECONDS
 from notes.embeddings.pipeline import embed_notes
 from notes.embeddings.regeneration import EmbeddingRegeneration
 from notes.embeddings.rollout import active_model
+from notes.embeddings.saved_notes import claim_slice
 from notes.embeddings.store import save_embedded
-from notes.models import EmbeddingModel, Note, Passage, PendingEmbedding, UserEmbeddingModel
-from notes.tasks import embed_note, embed_pending_notes
+from notes.models import EmbeddingModel, Note, Passage, UserEmbeddingModel
+from notes.pending_embeddings import PendingEmbedding
+from notes.tasks import embed_pending_notes
 from scribes.models import User
 from tests.helpers.factories import make_note
 from tests.helpers.jobs import regenerate, run_job
+from tests.helpers.notes import embed_note
 from tests.helpers.samples import psalm
 
 PSALMS = (1, 23, 133)
@@ -104,7 +107,8 @@ def test_switch_resumes_for_notes_that_became_stale(
     settings.JOB_BATCH_SIZE = 1
     job = start_switch(tiny)
     run_job(job, batches=2)
-    api.patch(f"/notes/{notes[0].pk}", {"content": "New, and its message got lost."})
+    api.patch(f"/notes/{notes[0].pk}", {"content": "New, and its process died."})
+    assert claim_slice() == [notes[0].pk]
     run_job(job)
     assert status(api)[:2] == ("all-MiniLM-L6-v2", 384)
     PendingEmbedding.objects.all().delete()

@@ -6,9 +6,9 @@ import pytest
 from rest_framework.test import APIClient
 
 from notes.models import Note
-from notes.tasks import embed_note
 from scribes.models import User
 from tests.helpers.factories import make_note
+from tests.helpers.notes import embed_note
 from tests.helpers.samples import psalm
 
 NUMBERS = (14, 53, 40, 70, 117, 150)
