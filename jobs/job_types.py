@@ -24,6 +24,11 @@ class LeaseLost(Exception):
     """Another process has the batch, or its job has ended: stop, since nothing can be saved."""
 
 
+class Unfinished(Exception):
+    """JobType.compute has kept a part of its results somewhere, and gives way to others. It is called
+    again when it is the batch's turn."""
+
+
 class Saved(NamedTuple):
     """What JobType.save has written."""
 
@@ -58,7 +63,8 @@ class JobType(Protocol):
         """The results of these items. It may be slow, and may run twice. No transaction is open.
 
         Call `renew` several times in each JOB_LEASE_SECONDS. If this raises for several items, it is
-        called again for each item alone.
+        called again for each item alone. If items take longer than others should wait, keep what is
+        computed, and raise Unfinished. Each call must then get closer to the end.
         """
 
     def save(self, job: BackgroundJob, results: Any) -> Saved:

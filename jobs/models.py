@@ -322,7 +322,7 @@ class JobBatch(Lease):
     """A part of a job's items. One process at a time works on it: see Lease.
 
     pending --claim--> leased --results and counters in one transaction--> done
-       ^----------------'  it raised, or the lease expired
+       ^----------------'  it raised, the lease expired, or it goes on in another turn
                         '--attempts used up: smaller batches, or a failed item--> dead
     """
 
@@ -436,6 +436,13 @@ class JobBatch(Lease):
         """leased -> pending, if this process still holds the lease: the next attempt may succeed."""
         self.job.record_work(self.work_since)
         return self.end_lease(self.PENDING, dispatched_at=None, error=strip_unstorable(error))
+
+    def put_back(self) -> bool:
+        """leased -> pending for another turn, if this process still holds the lease. Call it in a
+        transaction that publishes the batch again."""
+        self.job.record_work(self.work_since)
+        turn = max(self._first_turn(self.job), self.turn + NEWCOMERS)
+        return self.end_lease(self.PENDING, dispatched_at=Now(), turn=turn, attempts=0)
 
     def mark_dead(self) -> bool:
         """leased -> dead, if this process still holds the lease."""

@@ -17,7 +17,15 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from jobs.job_types import JOB_TYPES, JobType, LeaseLost, Renew, display_name, sharing_queue
+from jobs.job_types import (
+    JOB_TYPES,
+    JobType,
+    LeaseLost,
+    Renew,
+    Unfinished,
+    display_name,
+    sharing_queue,
+)
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from scribes.messaging.failpoints import failpoint
 from scribes.messaging.publishing import publish
@@ -207,6 +215,8 @@ def _run_or_release(batch: JobBatch) -> None:
         _run(batch, JOB_TYPES[batch.job.job_type])
     except LeaseLost:
         logger.info("%s: this process lost the lease or the job ended; nothing is written", batch)
+    except Unfinished:
+        _put_back(batch)
     except Exception as error:
         logger.exception("%s failed", batch)
         batch.release(f"{type(error).__name__}: {error}")
@@ -242,7 +252,7 @@ def _compute(job_type: JobType, batch: JobBatch) -> tuple[list[Any], list[ItemFa
     renew = _renewer(batch)
     try:
         return [job_type.compute(batch.job, batch.item_ids, renew)], []
-    except LeaseLost:
+    except (LeaseLost, Unfinished):
         raise
     except Exception:
         logger.exception("%s raised; its items are tried one by one", batch)
@@ -257,7 +267,7 @@ def _compute_each(
         renew()
         try:
             results.append(job_type.compute(batch.job, [item_id], renew))
-        except LeaseLost:
+        except (LeaseLost, Unfinished):
             raise
         except Exception as error:  # noqa: BLE001 recorded with the item
             failures.append(_failure(batch, item_id, type(error).__name__, str(error)))
@@ -287,6 +297,13 @@ def _write(
         for part in saved:
             batch.job.add_to_result(part.result_data)
         _finish(batch.job, job_type)
+
+
+def _put_back(batch: JobBatch) -> None:
+    """Let others have their turn before the rest of this batch."""
+    with transaction.atomic():
+        if batch.put_back():
+            publish_batches(batch.job, [batch])
 
 
 def _give_up(batch: JobBatch, job_type: JobType) -> None:

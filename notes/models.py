@@ -20,6 +20,9 @@ from scribes.db.deletion import LockingDeleteQuerySet, lock_with_children
 from scribes.models import User
 
 CONTENT_MAX_CHARACTERS = 1_000_000
+# Passages with an ordinal from here on are parts of a note whose embedding is not complete. No search
+# sees them.
+FIRST_PART_ORDINAL = 1_000_000
 
 
 class NoteQuerySet(LockingDeleteQuerySet["Note"]):

@@ -9,7 +9,7 @@ from django.db import connection
 
 from notes.embeddings.encoder import ModelUnavailable
 from notes.embeddings.rollout import active_model, encoder_of, model_name
-from notes.models import EmbeddingModel, Note
+from notes.models import FIRST_PART_ORDINAL, EmbeddingModel, Note
 from scribes.models import User
 
 MAX_FAILURES_SHOWN = 10
@@ -28,7 +28,7 @@ SELECT
 FROM notes
 LEFT JOIN (
     SELECT note_id, bool_or(current) AS current FROM passages
-    WHERE user_id = %(user)s AND model_id = %(model)s GROUP BY note_id
+    WHERE user_id = %(user)s AND model_id = %(model)s AND ordinal < %(first_part)s GROUP BY note_id
 ) of_model ON of_model.note_id = notes.id
 LEFT JOIN pending_embeddings pending ON pending.note_id = notes.id
 WHERE notes.user_id = %(user)s
@@ -67,7 +67,9 @@ def _active_model(user: User) -> EmbeddingModel | None:
 
 def _counts(user: User, model: EmbeddingModel | None) -> dict[str, int]:
     with connection.cursor() as cursor:
-        cursor.execute(COUNTS_BY_STATE_SQL, {"user": user.pk, "model": model.pk if model else None})
+        model_id = model.pk if model else None
+        parameters = {"user": user.pk, "model": model_id, "first_part": FIRST_PART_ORDINAL}
+        cursor.execute(COUNTS_BY_STATE_SQL, parameters)
         return dict.fromkeys(STATES, 0) | dict(cursor.fetchall())
 
 

@@ -9,13 +9,13 @@ from django.db.models import Count, FloatField, Func, Sum, Value
 from django.db.models.functions import Ceil, Length, Now
 
 from jobs.estimate import items_per_second
-from jobs.job_types import Renew, Saved
+from jobs.job_types import Renew, Saved, Unfinished
 from jobs.models import BackgroundJob, ItemFailure
 from notes.embeddings import rollout
 from notes.embeddings.encoder import ModelUnavailable
-from notes.embeddings.pipeline import Embedded, embed_notes
+from notes.embeddings.pipeline import Embedded, EmbeddedNote, PartlyEmbedded, embed_notes
 from notes.embeddings.saved_notes import embed_slice
-from notes.embeddings.store import save_embedded
+from notes.embeddings.store import keep_part, save_embedded
 from notes.models import EmbeddingModel, Note, NoteQuerySet
 from notes.pending_embeddings import PendingEmbedding
 from scribes.models import User
@@ -27,7 +27,8 @@ CHARACTERS_PER_PASSAGE = 400
 class EmbeddingRegeneration:
     """Job type: embeds all notes of a user again. An item is a note.
 
-    Saved notes go first: between groups of passages, a batch embeds some of those that wait.
+    Saved notes go first: between groups of passages, a batch embeds some of those that wait. A very
+    long note is embedded in several turns.
 
     The parameter `model` is the version of the notes.models.EmbeddingModel to switch to; the default
     is the user's active model. Notes are skipped if they are blank, were deleted, or were edited
@@ -59,7 +60,7 @@ class EmbeddingRegeneration:
 
     def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
         model = _model(job.user, job.parameters)
-        return [(model, embed_notes(_notes(item_ids), model, renew, pause=embed_slice))]
+        return [(model, _embed(_notes(item_ids), model, renew))]
 
     def save(self, job: BackgroundJob, results: Embedded) -> Saved:
         """Save vectors under the model that computed them: the user's model may have changed."""
@@ -87,11 +88,8 @@ class EmbeddingUpdate(EmbeddingRegeneration):
     display_name = "Embedding update"
 
     def compute(self, job: BackgroundJob, item_ids: Sequence[int], renew: Renew) -> Embedded:
-        notes = _notes(item_ids)
-        return [
-            (model, embed_notes(notes, model, renew, reuse=True, pause=embed_slice))
-            for model in rollout.target_models(job.user)
-        ]
+        models, notes = rollout.target_models(job.user), _notes(item_ids)
+        return [(model, _embed(notes, model, renew, reuse=True)) for model in models]
 
 
 EMBEDDING_JOB_TYPES = (EmbeddingRegeneration.name, EmbeddingUpdate.name)
@@ -105,6 +103,17 @@ def _model(user: User, parameters: dict[str, Any]) -> EmbeddingModel:
 
 def _notes(ids: Sequence[int]) -> list[Note]:
     return list(Note.objects.filter(pk__any_of=ids).order_by("pk"))
+
+
+def _embed(
+    notes: list[Note], model: EmbeddingModel, renew: Renew, *, reuse: bool = False
+) -> list[EmbeddedNote]:
+    """Raises Unfinished for a note that takes long: what is computed is kept for its next turn."""
+    try:
+        return embed_notes(notes, model, renew, reuse=reuse, pause=embed_slice)
+    except PartlyEmbedded as partly:
+        keep_part(partly.parts, model)
+        raise Unfinished from None
 
 
 def _with_weights(notes: NoteQuerySet) -> Iterable[tuple[int, int]]:

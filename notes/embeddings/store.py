@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
 from notes.embeddings.engines import Vectors
 from notes.embeddings.pipeline import EmbeddedNote
 from notes.embeddings.rollout import target_model_ids
-from notes.models import EmbeddingModel, Note, Passage
+from notes.models import FIRST_PART_ORDINAL, EmbeddingModel, Note, Passage
 from notes.pending_embeddings import PendingEmbedding
 
 # The columns of passages in the order of the table, with the types that COPY sends.
@@ -65,15 +65,33 @@ def _delete_completed(note_ids: set[int], model_ids: list[int]) -> None:
     completed.delete()
 
 
-def _copy_passages(embedded: list[EmbeddedNote], model: EmbeddingModel) -> None:
+def keep_part(parts: list[EmbeddedNote], model: EmbeddingModel) -> None:
+    """Keep the vectors of a part of each note's passages for the next call of embed_notes.
+
+    They are deleted when the note is complete. Nothing is kept of notes that were edited meanwhile.
+    """
+    with transaction.atomic():
+        unchanged = _lock_unchanged([part.note for part in parts])
+        kept = [part for part in parts if part.note.pk in unchanged]
+        for part in kept:
+            ordinals = [FIRST_PART_ORDINAL + span.start for span in part.spans]
+            Passage.objects.filter(note=part.note, model=model, ordinal__in=ordinals).delete()
+        _copy_passages(kept, model, is_part=True)
+
+
+def _copy_passages(
+    embedded: list[EmbeddedNote], model: EmbeddingModel, *, is_part: bool = False
+) -> None:
     statement = f"COPY passages ({', '.join(PASSAGE_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types(list(PASSAGE_COLUMNS.values()))
         for note, spans, text_hashes, vectors in embedded:
             owner = note.pk, note.user_id, model.pk
             rows = zip(spans, text_hashes, _halfvec_bytes(vectors), strict=True)
-            for ordinal, (span, text_hash, vector) in enumerate(rows):
-                copy.write_row((*owner, ordinal, span.start, span.end, True, text_hash, vector))
+            for number, (span, text_hash, vector) in enumerate(rows):
+                ordinal = FIRST_PART_ORDINAL + span.start if is_part else number
+                state = span.start, span.end, not is_part, text_hash
+                copy.write_row((*owner, ordinal, *state, vector))
 
 
 def _halfvec_bytes(vectors: Vectors) -> list[bytes]:

@@ -11,7 +11,6 @@ from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
-from notes.embeddings.encoder import Encoder
 from notes.embeddings.pending import RETRY_SECONDS
 from notes.embeddings.saved_notes import claim_slice
 from notes.models import Note, Passage
@@ -21,7 +20,7 @@ from scribes.messaging import broker
 from scribes.models import User
 from tests.helpers.factories import make_note
 from tests.helpers.jobs import LONG_AGO, regenerate, run_job
-from tests.helpers.notes import embed_note
+from tests.helpers.notes import embed_note, record_embedded_texts
 from tests.helpers.people import client_of
 from tests.helpers.processes import run_concurrently
 from tests.helpers.samples import psalm
@@ -66,19 +65,6 @@ def test_only_changed_passages_are_embedded(alice: User, monkeypatch):
     assert "one line more" in texts[-1]
     assert Passage.objects.filter(current=True).count() >= len(before)
     assert not Passage.objects.filter(current=False).exists()
-
-
-def record_embedded_texts(monkeypatch) -> list[str]:
-    """The texts that are embedded from now on."""
-    texts: list[str] = []
-    embed = Encoder.embed
-
-    def recording(self, new, *args):
-        texts.extend(new)
-        return embed(self, new, *args)
-
-    monkeypatch.setattr(Encoder, "embed", recording)
-    return texts
 
 
 def test_restored_text_reuses_vectors(alice: User, note: Note, monkeypatch):

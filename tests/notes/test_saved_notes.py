@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from django.db import transaction
 from rest_framework.test import APIClient
 
-from jobs.models import BackgroundJob
+from jobs.models import BackgroundJob, JobBatch
+from jobs.runner import enqueue, run_claimed
+from jobs.tasks import plan_job
 from notes.embeddings import pipeline, saved_notes
 from notes.embeddings.encoder import Encoder
 from notes.embeddings.saved_notes import SLICE_BYTES, SLICE_NOTES, claim_slice, embed_slice
@@ -19,9 +22,11 @@ from notes.tasks import embed_pending_notes, embed_saved_notes
 from scribes.messaging import broker
 from scribes.models import User
 from tests.helpers.factories import make_note
-from tests.helpers.jobs import regenerate, run_job
+from tests.helpers.jobs import regenerate, run_batch, run_job
+from tests.helpers.notes import record_embedded_texts
 from tests.helpers.plans import plans_of
 from tests.helpers.processes import run_concurrently
+from tests.helpers.samples import psalm
 from tests.helpers.servers import delete_queues
 
 SHORT = "Beside the still waters."
@@ -258,3 +263,49 @@ def test_notes_saved_while_others_are_claimed_are_not_forgotten(alice: User):
     run_concurrently(3, work)
     if PendingEmbedding.objects.in_turn().exists():
         assert broker.queue_length("notes") > 0
+
+
+def test_very_long_note_is_embedded_in_several_turns(api: APIClient, alice: User, monkeypatch):
+    monkeypatch.setattr(pipeline, "MAX_PASSAGES", 5)
+    note = make_note(alice, **psalm(119))
+    texts = record_embedded_texts(monkeypatch)
+    job, _ = enqueue(alice, "embedding_regeneration", {})
+    plan_job(str(job.pk))
+    turns = 0
+    while job.batches.pending().exists():
+        (batch,) = job.batches.all()
+        assert (batch.attempts, Passage.objects.filter(current=True).exists()) == (0, False)
+        run_batch(batch.pk)
+        turns += 1
+    passages = Passage.objects.filter(note=note, current=True)
+    assert turns == math.ceil(passages.count() / 5) > 2
+    assert len(texts) == passages.count() == Passage.objects.count()
+    job.refresh_from_db()
+    assert (job.status, job.processed_items) == ("completed", 1)
+
+
+def test_turns_of_two_long_notes_alternate(alice: User, bob: User, monkeypatch):
+    monkeypatch.setattr(pipeline, "MAX_PASSAGES", 5)
+    jobs = []
+    for user in (alice, bob):
+        make_note(user, **psalm(119))
+        jobs.append(enqueue(user, "embedding_regeneration", {})[0])
+        plan_job(str(jobs[-1].pk))
+    owners = []
+    while batch := JobBatch.claim_next(["embedding_regeneration"], "a message"):
+        owners.append(batch.job.user)
+        run_claimed(batch)
+    assert owners == [alice, bob] * (len(owners) // 2)
+    assert set(BackgroundJob.objects.values_list("status", flat=True)) == {"completed"}
+
+
+def test_edit_between_the_turns_of_a_long_note(api: APIClient, alice: User, monkeypatch):
+    monkeypatch.setattr(pipeline, "MAX_PASSAGES", 5)
+    note = make_note(alice, **psalm(119))
+    job, _ = enqueue(alice, "embedding_update", {"item_ids": [note.pk]})
+    plan_job(str(job.pk))
+    run_batch(job.batches.get().pk)
+    api.patch(f"/notes/{note.pk}", {"content": "Now it is short."})
+    run_batch(job.batches.get().pk)
+    (passage,) = Passage.objects.all()
+    assert (passage.current, passage.ordinal, passage.char_end) == (True, 0, 16)
