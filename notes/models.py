@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
@@ -14,7 +14,7 @@ from django.db.models import Exists, OuterRef, Q
 from pgvector.django import HalfVectorField
 
 from notes.pending_embeddings import PendingEmbedding
-from notes.scripture.references import find_references
+from notes.scripture.references import parse_note
 from notes.scripture.verse_range import VerseRange
 from scribes.db.deletion import LockingDeleteQuerySet, lock_with_children
 from scribes.models import User
@@ -80,6 +80,13 @@ class Note(models.Model):
     scripture_refs = models.TextField(
         max_length=2000, blank=True, default="", help_text="As typed: “Jn 3:14-21; Rom 8.28”."
     )
+    unparsed_references = ArrayField(
+        models.TextField(),
+        default=list,
+        db_default=[],
+        editable=False,
+        help_text="The parts of scripture_refs that are not references.",
+    )
     text_hash = models.CharField(max_length=64, editable=False)
     # A column, because PostgreSQL and Python disagree on what white space is, and so that notes with
     # text can be counted without reading them.
@@ -100,21 +107,29 @@ class Note(models.Model):
         return self.title
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the note and, if its text changed, mark its embedding as pending, in one transaction.
+        """Save the note and, if its text changed, what is derived from it, in one transaction.
 
         Bulk writes do not call this.
         """
-        self.text_hash = text_hash(self)
+        before, self.text_hash = self.text_hash, text_hash(self)
         self.has_text = bool(self.content.strip())
+        # Before the transaction, because it may take half a second.
+        references = self._parse() if self.text_hash != before else None
         if not self._state.adding:
             # Raises DatabaseError if the note was deleted meanwhile, instead of restoring it.
             kwargs.setdefault("force_update", True)
         with transaction.atomic():
-            before = Note.objects.select_for_update(no_key=True).filter(pk=self.pk)
-            is_same_text = before.filter(text_hash=self.text_hash).exists()
+            stored = Note.objects.select_for_update(no_key=True).filter(pk=self.pk)
+            is_same_text = stored.filter(text_hash=self.text_hash).exists()
             super().save(*args, **kwargs)
             if not is_same_text:
-                on_text_changed(self)
+                on_text_changed(self, self._parse() if references is None else references)
+
+    def _parse(self) -> list[VerseRange]:
+        """The references to scripture; sets `unparsed_references`."""
+        parsed = parse_note(self.scripture_refs, self.content)
+        self.unparsed_references = parsed.unparsed
+        return parsed.references
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         with transaction.atomic():
@@ -140,7 +155,7 @@ def text_hash(note: Note) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def on_text_changed(note: Note) -> None:
+def on_text_changed(note: Note, references: Iterable[VerseRange]) -> None:
     """Update what is derived from a note's text. Runs in the transaction that saves the text."""
     note.passages.filter(current=True).update(current=False)
     note.references.all().delete()
@@ -148,7 +163,7 @@ def on_text_changed(note: Note) -> None:
         ScriptureReference(
             note=note, user_id=note.user_id, start_verse=verses.start, end_verse=verses.end
         )
-        for verses in find_references(note.scripture_refs, note.content)
+        for verses in references
     )
     PendingEmbedding.objects.add_saved(note.pk, note.user_id, len(note.content.encode()))
 
@@ -226,6 +241,11 @@ class Passage(models.Model):
     char_end = models.PositiveIntegerField()
     current = models.BooleanField(help_text="Whether it was made from the note's current text.")
     text_hash = models.CharField(max_length=64, help_text="Hash of the text that was embedded.")
+    heading = models.TextField(
+        default="",
+        db_default="",
+        help_text="The heading of the section that it starts in: see chunking.headings_at.",
+    )
     # Without a dimension, so that vectors of different models fit into one table. Half precision
     # changes a cosine by about 1e-4 and halves the table.
     vector = HalfVectorField()

@@ -5,12 +5,11 @@ from typing import Any
 from rest_framework import serializers
 
 from jobs.serializers import JobSerializer
-from notes.embeddings.chunking import heading_at
 from notes.models import CONTENT_MAX_CHARACTERS, Note
-from notes.scripture.references import find_references, unparsed_references
+from notes.scripture.references import find_references
 from notes.scripture.verse_range import VerseRange
+from notes.search.hits import Hit, ShownPassage
 from notes.search.query import HYBRID, MODES
-from notes.search.ranking import Hit
 from scribes.api.browsable import LinesField, MultilineTextField
 
 PREVIEW_CHARACTERS = 300
@@ -56,7 +55,7 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
         }
 
     def get_warnings(self, note: Note) -> list[str]:
-        pieces = unparsed_references(note.scripture_refs)
+        pieces = note.unparsed_references
         return [f"scripture_refs: “{piece}” is not a scripture reference." for piece in pieces]
 
 
@@ -158,18 +157,12 @@ class SearchQuery(NoteFilters, ResultPageQuery):
         return {"query": fields.pop("query"), "mode": fields.pop("mode")} | fields
 
 
-class PassageSerializer(serializers.Serializer[Hit]):
-    char_start = serializers.IntegerField(source="span.start")
-    char_end = serializers.IntegerField(source="span.end")
-    text = serializers.SerializerMethodField(help_text="content[char_start:char_end]")
-    heading = serializers.SerializerMethodField(help_text="The heading of its section, or “”.")
+class PassageSerializer(serializers.Serializer[ShownPassage]):
+    char_start = serializers.IntegerField()
+    char_end = serializers.IntegerField()
+    text = serializers.CharField(help_text="content[char_start:char_end]")
+    heading = serializers.CharField(help_text="The heading of its section, or “”.")
     excerpt = serializers.CharField(help_text="HTML, with the words of the query in <mark>.")
-
-    def get_text(self, hit: Hit) -> str:
-        return hit.note.content[hit.span.start : hit.span.end]
-
-    def get_heading(self, hit: Hit) -> str:
-        return heading_at(hit.note.content, hit.span.start)
 
 
 class NoteSummarySerializer(serializers.Serializer[Note]):
@@ -197,7 +190,7 @@ class SearchResultSerializer(serializers.Serializer[Hit]):
     matched_by = serializers.ChoiceField(
         ["semantic", "keyword", "both"], help_text="The kind of search that found the note."
     )
-    passage = PassageSerializer(source="*")
+    passage = PassageSerializer()
 
 
 class SearchResultsSerializer(serializers.Serializer[Any]):

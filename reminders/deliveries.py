@@ -161,7 +161,8 @@ class Delivery(Lease):
             if not ready.filter(pk__in=ids).claim(seconds, digest=digest):
                 return []
             claimed = cls.objects.select_related("reminder__note", "user").filter(pk__in=ids)
-            return list(claimed.order_by("occurrence_at", "pk"))
+            # Only the title of a note is sent, and its content may have a megabyte.
+            return list(claimed.defer("reminder__note__content").order_by("occurrence_at", "pk"))
 
     def record(
         self, outcome: DeliveryAttempt.Outcome, reason: str, *, status: Any, **fields: Any

@@ -30,7 +30,12 @@ def feed_url(preferences: ReminderPreferences) -> str:
 
 def feed(preferences: ReminderPreferences) -> bytes:
     """The user's pending reminders as an .ics file, the earliest MAX_EVENTS of them."""
-    own = Reminder.objects.for_user(preferences.user).pending().select_related("note")
+    own = (
+        Reminder.objects.for_user(preferences.user)
+        .pending()
+        .select_related("note")
+        .defer("note__content")
+    )
     ics: bytes = calendar(own[:MAX_EVENTS]).to_ical()
     return ics
 

@@ -55,7 +55,7 @@ def parse_token(token: str) -> LinkAction | None:
         pk, action, occurrence = signing.loads(token, salt=SALT, max_age=VALID_FOR)
     except (signing.BadSignature, ValueError):
         return None
-    reminder = Reminder.objects.select_related("note").filter(pk=pk).first()
+    reminder = Reminder.objects.select_related("note").defer("note__content").filter(pk=pk).first()
     return LinkAction(reminder, action, occurrence) if reminder else None
 
 

@@ -7,6 +7,7 @@ character that is not white space is in at least one passage.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -83,12 +84,14 @@ def split(text: str, max_tokens: int, overlap_tokens: int, tokenize: Tokenize) -
 
 def heading_at(text: str, position: int) -> str:
     """The heading of the section that contains text[position]; empty if it has none."""
-    heading = ""
-    for section in _sections(text):
-        if section.start > position:
-            break
-        heading = section.heading
-    return heading
+    return headings_at(text, [position])[0]
+
+
+def headings_at(text: str, positions: Sequence[int]) -> list[str]:
+    """The same for several positions, in a time that is linear in the length of the text."""
+    sections = list(_sections(text))
+    starts = [section.start for section in sections]
+    return [sections[bisect_right(starts, position) - 1].heading for position in positions]
 
 
 def _sections(text: str) -> Iterator[_Section]:

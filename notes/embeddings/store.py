@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef
 
+from notes.embeddings.chunking import headings_at
 from notes.embeddings.engines import Vectors
 from notes.embeddings.pipeline import EmbeddedNote
 from notes.embeddings.rollout import target_model_ids
@@ -23,6 +24,7 @@ PASSAGE_COLUMNS = {
     "text_hash": "text",
     # PostgreSQL reads these bytes as a halfvec: see _halfvec_bytes.
     "vector": "bytea",
+    "heading": "text",
 }
 
 
@@ -87,11 +89,11 @@ def _copy_passages(
         copy.set_types(list(PASSAGE_COLUMNS.values()))
         for note, spans, text_hashes, vectors in embedded:
             owner = note.pk, note.user_id, model.pk
-            rows = zip(spans, text_hashes, _halfvec_bytes(vectors), strict=True)
-            for number, (span, text_hash, vector) in enumerate(rows):
+            headings = headings_at(note.content, [span.start for span in spans])
+            rows = zip(spans, text_hashes, _halfvec_bytes(vectors), headings, strict=True)
+            for number, (span, *columns) in enumerate(rows):
                 ordinal = FIRST_PART_ORDINAL + span.start if is_part else number
-                state = span.start, span.end, not is_part, text_hash
-                copy.write_row((*owner, ordinal, *state, vector))
+                copy.write_row((*owner, ordinal, span.start, span.end, not is_part, *columns))
 
 
 def _halfvec_bytes(vectors: Vectors) -> list[bytes]:

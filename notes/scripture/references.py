@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import chain, islice
+from typing import NamedTuple
 
 from notes.scripture.verse_range import LETTER_AND_NUMBER, MAX_PIECES, VerseRange
 
-# Only the start of a long text is searched, since the request that saves the note waits for it. This
-# many characters take less than a second in prose, and a few seconds in a list of references.
+# Only the start of a long text is searched, since the request that saves the note waits for it.
 MAX_SCANNED_CHARACTERS = 100_000
 MAX_REFERENCES = 1000
 
@@ -19,25 +19,33 @@ SEPARATOR = re.compile(r"[;\n]")
 NUMBERS_ONLY = re.compile(r"\s*(?:and|&|,)?\s*(\d+\s*[:.]\s*\d.*)", re.DOTALL)
 
 
-def find_references(field: str, text: str = "") -> list[VerseRange]:
-    """The first MAX_REFERENCES in a field for references and in a text, in order, each once.
+class ParsedText(NamedTuple):
+    references: list[VerseRange]
+    """The first MAX_REFERENCES, in order, each once."""
+    unparsed: list[str]
+    """The parts of the field for references in which no reference was found."""
 
-    The name of a book alone counts in the field only: in a text, John may be a person.
+
+def find_references(field: str) -> list[VerseRange]:
+    """The references in a field for references."""
+    return parse_note(field, "").references
+
+
+def parse_note(field: str, text: str) -> ParsedText:
+    """The references in a note's field for references and in its text.
+
+    The name of a book alone counts in the field only: in a text, John may be a person. Takes half a
+    second for a text that has only references.
     """
-    in_field = _parse_pieces(field[:MAX_SCANNED_CHARACTERS], whole_books=True)
+    in_field = list(_parse_pieces(field[:MAX_SCANNED_CHARACTERS], whole_books=True))
     in_text = _parse_pieces(text[:MAX_SCANNED_CHARACTERS], whole_books=False)
     found: dict[VerseRange, None] = {}
     for _, ranges in islice(chain(in_field, in_text), MAX_PIECES):
         found.update(dict.fromkeys(ranges))
         if len(found) >= MAX_REFERENCES:
             break
-    return list(found)[:MAX_REFERENCES]
-
-
-def unparsed_references(field: str) -> list[str]:
-    """The parts of a field for references in which no reference was found."""
-    pieces = _parse_pieces(field, whole_books=True)
-    return [piece.strip() for piece, ranges in pieces if piece.strip() and not ranges]
+    unparsed = [piece.strip() for piece, ranges in in_field if piece.strip() and not ranges]
+    return ParsedText(list(found)[:MAX_REFERENCES], unparsed)
 
 
 def _parse_pieces(text: str, *, whole_books: bool) -> Iterator[tuple[str, list[VerseRange]]]:

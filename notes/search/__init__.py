@@ -2,5 +2,6 @@
 
 query           what the user typed -> a vector and a full-text query
 ranking         the notes that match, best first
-highlighting    the part of a note that is shown for a match
+hits            the notes of a page, each with its best passage
+highlighting    the query's words in that passage
 """

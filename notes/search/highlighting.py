@@ -12,7 +12,7 @@ from notes.search.sql import fetch_rows
 EXCERPT_CHARACTERS = 300
 # The size of the parts of a note without passages.
 WORDS_PER_PART = 80
-# How much of a long note is searched for the best part.
+# How much of a long note is read to find the best part.
 REGION_CHARACTERS = 4000
 # PostgreSQL puts these around the query's words. They are removed from the text first.
 MARK, UNMARK = "\ue000", "\ue001"
@@ -44,25 +44,17 @@ def excerpt(highlighted: str) -> str:
     return html.escape(text).replace(MARK, "<mark>").replace(UNMARK, "</mark>")
 
 
-def best_span(content: str, keywords: KeywordQuery | None) -> Span:
-    """The part of the content with most of the query's words, near the first of them.
-
-    This is the start of the content if only the title or the tags match. Words are found by their
-    stem, as the start of a word.
-    """
-    lower = content.lower()
+def best_span(text: str, keywords: KeywordQuery | None) -> Span:
+    """The part of a text with most of the query's words, and the first part if it has none. Words are
+    found by their stem, as the start of a word."""
     stems = keywords.stems if keywords else []
-    positions = [position for position in map(lower.find, stems) if position >= 0]
-    start = max(0, min(positions, default=0) - REGION_CHARACTERS // 8)
-    region = content[start : start + REGION_CHARACTERS]
-    spans = split(region, WORDS_PER_PART, 0, _split_words) or [Span(0, 0)]
+    spans = split(text, WORDS_PER_PART, 0, _split_words) or [Span(0, 0)]
 
     def count_stems(span: Span) -> int:
-        text = region[span.start : span.end].lower()
-        return sum(stem in text for stem in stems)
+        part = text[span.start : span.end].lower()
+        return sum(stem in part for stem in stems)
 
-    best = max(spans, key=count_stems)
-    return Span(start + best.start, start + best.end)
+    return max(spans, key=count_stems)
 
 
 def _split_words(text: str) -> list[Token]:

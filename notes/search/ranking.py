@@ -8,15 +8,13 @@ the rankings that contain it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from notes.embeddings.chunking import Span
 from notes.embeddings.encoder import ModelUnavailable
 from notes.embeddings.rollout import active_model
 from notes.models import EmbeddingModel, Note, NoteQuerySet
-from notes.search.highlighting import best_span, excerpt, highlight
-from notes.search.query import KEYWORD, SEMANTIC, KeywordQuery, Query, parse_query
+from notes.search.hits import Hit, RankedNote, hits
+from notes.search.query import KEYWORD, SEMANTIC, Query, parse_query
 from notes.search.sql import fetch_rows
 from scribes.models import User
 
@@ -24,31 +22,10 @@ from scribes.models import User
 RRF_K = 60
 
 
-class Hit(NamedTuple):
-    """A note that matches, and its passage that matches best."""
-
-    note: Note
-    score: float
-    similarity: float | None
-    """Cosine, -1 to 1; None without a semantic match."""
-    matched_by: str
-    """semantic, keyword or both."""
-    span: Span
-    excerpt: str
-    """The passage as HTML, with the query's words in <mark>."""
-
-
 class SearchPage(NamedTuple):
     hits: list[Hit]
     degraded: list[str]
     """The modes that were asked for and are unavailable."""
-
-
-class RankedNote(NamedTuple):
-    note_id: int
-    score: float
-    similarity: float | None
-    matched_by: str
 
 
 def search(
@@ -68,7 +45,7 @@ def search(
     """
     query, degraded = parse_query(user, text, mode, candidates)
     ranked = _rank(query, limit, offset, min_similarity)
-    return SearchPage(_hits(ranked, query), degraded)
+    return SearchPage(hits(ranked, query), degraded)
 
 
 def similar(note: Note, *, limit: int, offset: int, min_similarity: float) -> SearchPage:
@@ -81,7 +58,7 @@ def similar(note: Note, *, limit: int, offset: int, min_similarity: float) -> Se
     if mean is None:
         return SearchPage([], [SEMANTIC])
     query = Query(note.user, mean, model, exclude_note_id=note.pk)
-    return SearchPage(_hits(_rank(query, limit, offset, min_similarity), query), [])
+    return SearchPage(hits(_rank(query, limit, offset, min_similarity), query), [])
 
 
 def _mean_vector(note: Note, model: EmbeddingModel) -> str | None:
@@ -122,8 +99,12 @@ EXCLUDE_TERMS_SQL = """
 # a note has the word. With the option 1 it also divides by the logarithm of the note's length, for
 # which it reads all words of the note. Once is enough, with the lexeme that every note has once.
 # ts_delete deletes nothing: it makes PostgreSQL unpack the words of a note once, and OFFSET 0 keeps it
-# in place. float8, because the logarithm of a numeric takes longer than everything else.
+# in place. float8, because the logarithm of a numeric takes longer than everything else. The total is
+# a scalar sub-query: in a join, PostgreSQL may count all notes again for each match.
 KEYWORD_SQL = """
+    WITH total AS MATERIALIZED (
+        SELECT count(*)::float8 AS notes FROM notes WHERE user_id = %(user)s {conditions}
+    )
     SELECT note_id, by_length * ({rank}) AS rank
     FROM (
         SELECT note_id, ts_rank(words, %(owner)s::tsquery, 1) AS by_length, {ranks}
@@ -133,13 +114,13 @@ KEYWORD_SQL = """
             WHERE words @@ (%(owner)s::tsquery && %(tsquery)s::tsquery) {conditions}
             OFFSET 0
         ) matching OFFSET 0
-    ) ranked,
-    (SELECT count(*)::float8 AS notes FROM notes WHERE user_id = %(user)s {conditions}) total
+    ) ranked
 """
 CANDIDATE_NOTES_SQL = "AND id = ANY(%(candidates)s)"
 RANK_OF_LEXEME_SQL = "ts_rank(words, (%(lexemes)s::text[])[{n}]::tsquery) AS rank_{n}"
 WEIGHTED_RANK_SQL = (
-    "rank_{n} * ln(1 + notes / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
+    "rank_{n} * ln(1 + (SELECT notes FROM total)"
+    " / (0.5 + count(*) FILTER (WHERE rank_{n} > 0) OVER ())) ^ 2"
 )
 NO_KEYWORDS_SQL = "SELECT 0::bigint AS note_id, 0.0 AS rank WHERE false"
 
@@ -251,44 +232,3 @@ def _rank(query: Query, limit: int, offset: int, min_similarity: float) -> list[
 
 
 # --- Hits -----------------------------------------------------------------------------------
-
-
-# Notes with their passage that is closest to the query. All columns but `words`, which is large.
-HITS_SQL = """
-SELECT id, user_id, title, content, preacher, tags, scripture_refs, created_at, updated_at,
-    closest.char_start, closest.char_end
-FROM notes
-LEFT JOIN LATERAL (
-    SELECT char_start, char_end FROM passages
-    WHERE note_id = notes.id AND model_id = %(model)s AND current
-    ORDER BY vector <#> %(vector)s::halfvec, ordinal LIMIT 1
-) closest ON true
-WHERE id = ANY(%(notes)s)
-"""
-
-
-def _hits(ranked: Sequence[RankedNote], query: Query) -> list[Hit]:
-    """Leaves out notes that were deleted after they were ranked."""
-    parameters = {
-        "notes": [row.note_id for row in ranked],
-        "model": query.model and query.model.pk,
-        "vector": query.vector,
-    }
-    notes = {note.pk: note for note in Note.objects.raw(HITS_SQL, parameters)}
-    present = [(row, notes[row.note_id]) for row in ranked if row.note_id in notes]
-    spans = [_span(row, note, query.keywords) for row, note in present]
-    texts = [
-        note.content[span.start : span.end] for (_, note), span in zip(present, spans, strict=True)
-    ]
-    highlighted = highlight(texts, query.keywords)
-    return [
-        Hit(note, row.score, row.similarity, row.matched_by, span, excerpt(text))
-        for (row, note), span, text in zip(present, spans, highlighted, strict=True)
-    ]
-
-
-def _span(row: RankedNote, note: Any, keywords: KeywordQuery | None) -> Span:
-    """The closest passage; for a keyword match, the part with the keywords."""
-    if row.matched_by == KEYWORD or note.char_start is None:
-        return best_span(note.content, keywords)
-    return Span(note.char_start, note.char_end)

@@ -13,7 +13,7 @@ from notes.scripture.references import (
     MAX_REFERENCES,
     MAX_SCANNED_CHARACTERS,
     find_references,
-    unparsed_references,
+    parse_note,
 )
 from scribes.models import User
 from tests.helpers.factories import make_note
@@ -23,7 +23,7 @@ from tests.helpers.plans import plans_of
 
 
 def ranges(field: str, text: str = "") -> list[tuple[int, int]]:
-    return [(verses.start, verses.end) for verses in find_references(field, text)]
+    return [(verses.start, verses.end) for verses in parse_note(field, text).references]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def ranges(field: str, text: str = "") -> list[tuple[int, int]]:
 )
 def test_references_are_found_in_field_and_text(text: str, expected: list[tuple[int, int]]):
     assert ranges(text) == ranges("", text) == expected
-    assert unparsed_references(text) == []
+    assert parse_note(text, "").unparsed == []
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ compare Ezek 36.26—27, and Titus 3:5.
     ],
 )
 def test_no_references_are_found_in_other_text(text: str):
-    assert find_references("", text) == []
+    assert parse_note("", text).references == []
 
 
 def test_invalid_references_do_not_hide_valid_ones():
@@ -118,7 +118,7 @@ def test_invalid_references_do_not_hide_valid_ones():
 
 
 def test_unparsed_references_returns_other_parts():
-    assert unparsed_references("Jn 3:16; the sermon ;\n John 22; Rom 8") == [
+    assert parse_note("Jn 3:16; the sermon ;\n John 22; Rom 8", "").unparsed == [
         "the sermon",
         "John 22",
     ]

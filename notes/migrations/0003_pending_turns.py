@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("notes", "0001_initial"),
+        ("notes", "0002_headings_and_unparsed_references"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
