@@ -126,6 +126,11 @@ QUEUE_FULL_LENGTH = env.int("QUEUE_FULL_LENGTH", default=1000)
 # The token for /metrics.
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="") or secret(DATA_DIR, "metrics-token")
 
+# --- Web ------------------------------------------------------------------------------------
+
+# A request whose statement takes longer is answered with 503.
+WEB_STATEMENT_TIMEOUT_SECONDS = env.int("WEB_STATEMENT_TIMEOUT_SECONDS", default=10)
+
 # --- Ports and Flower ------------------------------------------------------------------------
 
 # For `make run`. In the Procfile, the runner gives the web process its port.

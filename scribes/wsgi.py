@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.db import connections
 
 from scribes.monitoring import prometheus_multiprocess
 
@@ -16,6 +18,19 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 
 prometheus_multiprocess.enable()
 _django = get_wsgi_application()
+
+
+def limit_statements() -> None:
+    """Let PostgreSQL end statements of web processes after WEB_STATEMENT_TIMEOUT_SECONDS.
+
+    Only here: planning a job or a backup may take longer.
+    """
+    options = connections.settings["default"]["OPTIONS"]
+    limit = f"-c statement_timeout={settings.WEB_STATEMENT_TIMEOUT_SECONDS}s"
+    options["options"] = f"{options.get('options', '')} {limit}"
+
+
+limit_statements()
 
 # Almost everything that a request allocates is freed without the garbage collector, which by default
 # looks for cycles after every 700 objects: 6 % of the time of a page of jobs.

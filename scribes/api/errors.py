@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from rest_framework import views
 from rest_framework.exceptions import APIException
@@ -15,6 +17,8 @@ from rest_framework.settings import api_settings
 from rest_framework.utils.serializer_helpers import ReturnDict
 
 PROBLEM_TYPE = "application/problem+json"
+# What a client is told to wait after a 503.
+RETRY_AFTER_SECONDS = 5
 
 
 def problem_body(status: int, detail: str, errors: list[dict[str, str]]) -> dict[str, Any]:
@@ -26,6 +30,12 @@ def problem_body(status: int, detail: str, errors: list[dict[str, str]]) -> dict
 def problem(status: int, detail: str) -> HttpResponse:
     body = problem_body(status, detail, [])
     return JsonResponse(body, status=status, content_type=PROBLEM_TYPE)
+
+
+def unavailable(detail: str) -> HttpResponse:
+    response = problem(503, detail)
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
 
 
 def problem_handler(exception: Exception, context: dict[str, Any]) -> Response | None:
@@ -81,4 +91,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """Django calls this while it handles the exception. A database that does not answer in time is a
+    503: the client may try again."""
+    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+        return unavailable("The database did not answer in time. Try again later.")
     return problem(500, "The server failed to answer this request. The error has been logged.")
