@@ -69,10 +69,7 @@ def republish() -> None:
 
     Raises RedisError if the broker does not answer: each attempt would wait for a time-out.
     """
-    lost = BackgroundJob.objects.presumed_lost(republish_after("control"))
-    for _ in range(MAX_JOBS_PER_ROUND // BATCH_SIZE):
-        if republish_plans(lost) < BATCH_SIZE:
-            break
+    republish_plans(republish_after("control"))
     for job_type in JOB_TYPES.values():
         # Any message of the queue serves any batch, so none is lost while one is there.
         if not broker.queue_length(job_type.queue):
@@ -80,9 +77,17 @@ def republish() -> None:
     dispatch_waiting_batches()
 
 
-def republish_plans(lost: BackgroundJobQuerySet) -> int:
-    """Publish the plans of some of these jobs again; their number."""
+def republish_plans(seconds: int) -> None:
+    """Publish plans again whose message had no effect for `seconds`."""
+    for _ in range(MAX_JOBS_PER_ROUND // BATCH_SIZE):
+        if _republish_some_plans(seconds) < BATCH_SIZE:
+            return
+
+
+def _republish_some_plans(seconds: int) -> int:
+    """The number of plans that were published."""
     with transaction.atomic():
+        lost = BackgroundJob.objects.presumed_lost(seconds)
         locked = lost.select_for_update(skip_locked=True, no_key=True)
         jobs = list(locked.only("pk", "job_type")[:BATCH_SIZE])
         BackgroundJob.objects.filter(pk__in=[job.pk for job in jobs]).update(dispatched_at=Now())

@@ -281,8 +281,8 @@ def test_batches_presumed_lost_are_pending_and_sent_long_ago(job: BackgroundJob)
 def test_of_running_jobs_can_be_limited_to_a_job_type(job: BackgroundJob):
     batches = JobBatch.objects
     assert batches.of_running_jobs().count() == 3
-    assert batches.of_running_jobs("counting").count() == 3
-    assert not batches.of_running_jobs("embedding_regeneration")
+    assert batches.of_running_jobs(["counting"]).count() == 3
+    assert not batches.of_running_jobs(["embedding_regeneration"])
 
 
 # --- Dispatch -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from django.utils import timezone
 from jobs.models import BackgroundJob, needs_attention
 from scribes.models import User
 from tests.helpers.factories import make_job
+from tests.helpers.jobs import claim, start_counting
 
 STATUSES = BackgroundJob.Status.values
 
@@ -39,23 +40,41 @@ def test_querysets_select_jobs_by_status(alice: User):
     assert statuses(jobs.terminal()) == {"completed", "failed", "cancelled"}
 
 
-def test_overdue_jobs_are_active_and_past_their_deadline(alice: User, bob: User):
-    jobs_in_each_status(alice, deadline_at=ago(1))
-    make_job(bob, status="running", deadline_at=ago(-60))
-    make_job(bob, status="running", job_type="without_deadline")
+def test_overdue_jobs_are_active_and_took_too_much_work(alice: User, bob: User):
+    limit = timedelta(seconds=settings.JOB_TIMEOUT_SECONDS)
+    jobs_in_each_status(alice, work_time=limit + timedelta(seconds=1))
+    make_job(bob, status="running", minutes_ago=10**5, work_time=limit)
     overdue = BackgroundJob.objects.overdue()
     assert statuses(overdue) == {"queued", "running"}
     assert {job.user for job in overdue} == {alice}
 
 
-def test_never_started_jobs_are_active_old_and_without_deadline(alice: User, bob: User):
-    longest = settings.JOB_QUEUE_TIMEOUT_SECONDS // 60
-    jobs_in_each_status(alice, minutes_ago=longest + 1)
-    make_job(bob, status="running", minutes_ago=longest + 1, deadline_at=ago(-60))
-    make_job(bob, job_type="young", minutes_ago=longest - 1)
+LONGEST_WAIT_MINUTES = settings.JOB_QUEUE_TIMEOUT_SECONDS // 60
+
+
+def test_never_started_jobs_are_active_old_and_untouched(alice: User, bob: User):
+    jobs_in_each_status(alice, minutes_ago=LONGEST_WAIT_MINUTES + 1)
+    make_job(bob, job_type="young", minutes_ago=LONGEST_WAIT_MINUTES - 1)
     never_started = BackgroundJob.objects.never_started()
     assert statuses(never_started) == {"queued", "running"}
     assert {job.user for job in never_started} == {alice}
+
+
+def test_never_started_jobs_have_no_batch_in_progress(alice: User):
+    job = start_counting(alice, 10)
+    BackgroundJob.objects.update(created_at=ago(settings.JOB_QUEUE_TIMEOUT_SECONDS + 1))
+    assert BackgroundJob.objects.never_started().get() == job
+    claim(job)
+    assert not BackgroundJob.objects.never_started()
+
+
+def test_never_started_is_nobody_while_the_type_is_served(alice: User, bob: User):
+    """Then the job only waits for its turn."""
+    make_job(alice, minutes_ago=LONGEST_WAIT_MINUTES + 1)
+    other = make_job(bob, status="running", worked_until=ago(60))
+    assert not BackgroundJob.objects.never_started()
+    BackgroundJob.objects.filter(pk=other.pk).update(job_type="another")
+    assert BackgroundJob.objects.never_started().count() == 1
 
 
 def test_jobs_presumed_lost_are_queued_and_dispatched_long_ago(alice: User, bob: User):

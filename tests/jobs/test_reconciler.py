@@ -257,11 +257,13 @@ def test_renewed_lease_is_kept(alice: User):
     assert batch.finish()
 
 
-# --- Deadlines ------------------------------------------------------------------------------
+# --- Time limits ----------------------------------------------------------------------------
 
 
-def test_job_past_its_deadline_fails_and_keeps_its_results(half_done: BackgroundJob, alice: User):
-    BackgroundJob.objects.update(deadline_at=ago(1))
+def test_job_with_too_much_work_fails_and_keeps_its_results(
+    half_done: BackgroundJob, alice: User, settings
+):
+    settings.JOB_TIMEOUT_SECONDS = 0
     reconcile()
     half_done.refresh_from_db()
     assert half_done.status == "failed"
@@ -271,21 +273,36 @@ def test_job_past_its_deadline_fails_and_keeps_its_results(half_done: Background
     assert enqueue(alice, "counting", {"count": 1})[1]
 
 
-def test_deadline_counts_from_the_first_batch(alice: User, settings):
+def test_waiting_does_not_count_as_work(half_done: BackgroundJob):
     """A job may wait behind the jobs of others for longer than it may take."""
-    settings.JOB_TIMEOUT_SECONDS = -1
-    job = start_counting(alice, 300)
+    waited = timedelta(seconds=settings.JOB_TIMEOUT_SECONDS * 2)
+    long_ago = timezone.now() - waited
+    BackgroundJob.objects.update(created_at=long_ago, started_at=long_ago, worked_until=long_ago)
     reconcile()
-    first, second, _ = batch_ids(job)
-    settings.JOB_TIMEOUT_SECONDS = 60
-    run_batch(first)
+    job = run_job(half_done)
+    assert (job.status, job.processed_items) == ("completed", 200)
+    assert job.work_time < waited
+
+
+def test_renewed_batch_counts_as_work_before_it_ends(alice: User):
+    job = start_counting(alice, 10)
+    batch = claim(job)
+    began = timezone.now() - timedelta(seconds=settings.JOB_TIMEOUT_SECONDS + 1)
+    batch.claimed_at = began
+    assert batch.renew()
+    reconcile()
     job.refresh_from_db()
-    deadline = job.deadline_at
-    assert deadline
-    assert 0 < (deadline - timezone.now()).total_seconds() <= 60
-    run_batch(second)
+    assert job.status == "failed"
+    assert not batch.renew()
+
+
+def test_batch_that_raises_counts_as_work(alice: User):
+    job = start_counting(alice, 10)
+    batch = claim(job)
+    batch.claimed_at = timezone.now() - timedelta(seconds=50)
+    batch.release("no luck")
     job.refresh_from_db()
-    assert (job.status, job.processed_items, job.deadline_at) == ("running", 200, deadline)
+    assert job.work_time >= timedelta(seconds=50)
 
 
 @pytest.mark.parametrize("is_planned", [True, False])
@@ -385,7 +402,8 @@ def test_reconcile_does_the_rest_without_redis(alice: User):
     job = start_counting(alice, 10)
     claim(job)
     expire_leases(job)
-    make_job(alice, job_type="late", status="running", deadline_at=ago(1))
+    long = timedelta(seconds=settings.JOB_TIMEOUT_SECONDS + 1)
+    make_job(alice, job_type="late", status="running", work_time=long)
     ended(alice, 200, "old")
     ended(alice, 0, "old")
     reconcile()

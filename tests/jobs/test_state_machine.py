@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -120,11 +121,11 @@ class Jobs(RuleBasedStateMachine):
             jobs[number % len(jobs)].cancel()
 
     @rule(number=st.integers(0, 5))
-    def deadline_passes(self, number: int) -> None:
+    def work_takes_too_long(self, number: int) -> None:
         jobs = list(BackgroundJob.objects.active().order_by("created_at"))
         if jobs:
             BackgroundJob.objects.filter(pk=jobs[number % len(jobs)].pk).update(
-                deadline_at=LONG_AGO
+                work_time=timedelta(days=1)
             )
 
     @rule()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.management import call_command
 from django.db import IntegrityError
 from django.utils import timezone
@@ -22,7 +21,11 @@ ACTIVE = ("queued", "running")
 # The states that a transition starts from, and the state afterwards.
 TRANSITIONS: dict[str, tuple[Callable[[BackgroundJob], bool], tuple[str, ...], str]] = {
     "start": (lambda job: job.start(7), ("queued",), "running"),
-    "record_progress": (lambda job: job.record_progress(processed=1), ("running",), "running"),
+    "record_progress": (
+        lambda job: job.record_progress(timezone.now(), processed=1),
+        ("running",),
+        "running",
+    ),
     "complete": (lambda job: job.complete({"sum": 1}), ("running",), "completed"),
     "fail": (lambda job: job.fail("out of luck"), ACTIVE, "failed"),
     "cancel": (lambda job: job.cancel(), ACTIVE, "cancelled"),
@@ -58,7 +61,7 @@ def test_start_records_total_and_time(alice: User):
 def test_record_progress_adds_to_the_counters(alice: User):
     job = make_job(alice, status="running", total_items=20)
     for _ in range(2):
-        job.record_progress(processed=1, failed=2, skipped=3)
+        job.record_progress(timezone.now(), processed=1, failed=2, skipped=3)
     job.refresh_from_db()
     assert (job.processed_items, job.failed_items, job.skipped_items) == (2, 4, 6)
 
@@ -66,7 +69,7 @@ def test_record_progress_adds_to_the_counters(alice: User):
 def test_counters_cannot_exceed_the_total(alice: User):
     job = make_job(alice, status="running", total_items=5, processed_items=4)
     with pytest.raises(IntegrityError):
-        job.record_progress(failed=1, skipped=1)
+        job.record_progress(timezone.now(), failed=1, skipped=1)
 
 
 def test_user_cannot_have_two_active_jobs_of_a_type(alice: User):
@@ -95,39 +98,45 @@ def test_fail_stores_a_reason_that_postgresql_refuses(alice: User):
     assert job.error_message == "a zero \\0 and half a character \\ud83d"
 
 
-# --- Deadline -------------------------------------------------------------------------------
+# --- Work time ------------------------------------------------------------------------------
+
+
+def work_seconds(job: BackgroundJob) -> float:
+    job.refresh_from_db()
+    return job.work_time.total_seconds()
+
+
+def ago(seconds: float) -> datetime:
+    return timezone.now() - timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("status", BackgroundJob.Status.values)
-def test_start_deadline_changes_only_running_jobs(alice: User, status: str):
+def test_record_work_changes_only_running_jobs(alice: User, status: str):
     job = make_job(alice, status=status)
-    job.start_deadline()
-    job.refresh_from_db()
-    if status != "running":
-        assert job.deadline_at is None
-        return
-    assert job.deadline_at is not None
-    left = (job.deadline_at - timezone.now()).total_seconds()
-    assert settings.JOB_TIMEOUT_SECONDS - 60 < left <= settings.JOB_TIMEOUT_SECONDS
+    job.record_work(ago(100))
+    assert (work_seconds(job) >= 100) == (status == "running")
 
 
-def test_start_deadline_keeps_the_deadline_of_another_process(alice: User):
+def test_work_of_two_processes_at_once_counts_once(alice: User):
     job = make_job(alice, status="running")
-    deadline = timezone.now()
-    BackgroundJob.objects.update(deadline_at=deadline)
-    assert job.deadline_at is None
-    job.start_deadline()
-    job.refresh_from_db()
-    assert job.deadline_at == deadline
+    job.record_work(ago(100))
+    job.record_work(ago(150))
+    assert 100 <= work_seconds(job) < 150
 
 
-def test_start_deadline_does_nothing_when_the_deadline_is_set(
-    alice: User, django_assert_num_queries
-):
-    """It is called for each batch."""
-    job = make_job(alice, status="running", deadline_at=timezone.now())
-    with django_assert_num_queries(0):
-        job.start_deadline()
+def test_work_does_not_include_the_time_between(alice: User):
+    job = make_job(alice, status="running", worked_until=ago(1000), work_time=timedelta(seconds=5))
+    job.record_work(ago(10))
+    assert 15 <= work_seconds(job) < 100
+
+
+def test_work_is_never_negative(alice: User):
+    """Another transaction may have reported later, although it committed earlier."""
+    later = timezone.now() + timedelta(seconds=100)
+    job = make_job(alice, status="running", worked_until=later)
+    job.record_work(ago(10))
+    assert work_seconds(job) == 0
+    assert job.worked_until == later
 
 
 # --- Progress and result --------------------------------------------------------------------

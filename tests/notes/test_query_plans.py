@@ -58,10 +58,11 @@ def tables(request: pytest.FixtureRequest, alice: User, bob: User) -> None:
 
 def rows_read(nodes: list[dict[str, Any]]) -> float:
     """The largest number of rows that a node of the plan has produced or thrown away, in all loops."""
-    return max(
+    rows: float = max(
         node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
         for node in nodes
     )
+    return rows
 
 
 @pytest.mark.usefixtures("tables")
