@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
-from django.db.models import Case, Count, Exists, F, OuterRef, Q, Value, When
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Greatest, Least, Now, TruncHour
 from django.utils import timezone
 
@@ -411,8 +411,12 @@ class JobBatch(Lease):
 
     @classmethod
     def _next_in_turn(cls, job_types: Iterable[str]) -> int | None:
-        waiting = cls.objects.dispatched().of_running_jobs(job_types).order_by("turn", "pk")
-        locked = waiting.select_for_update(skip_locked=True, no_key=True)
+        # A scalar sub-query and not EXISTS, which PostgreSQL may turn into a join over all jobs. This
+        # one it evaluates for the first batches in the index.
+        jobs = BackgroundJob.objects.filter(pk=OuterRef("job"), job_type__in=job_types)
+        waiting = cls.objects.dispatched().annotate(job_status=Subquery(jobs.values("status")))
+        running = waiting.filter(job_status=BackgroundJob.Status.RUNNING).order_by("turn", "pk")
+        locked = running.select_for_update(skip_locked=True, no_key=True)
         return locked.values_list("pk", flat=True).first()
 
     def renew(self) -> bool:

@@ -49,7 +49,7 @@ def publish_everything(api: APIClient) -> set[str]:
     Reminder.objects.update(scheduled_at=timezone.now())
     sweep()
     return {
-        f"Embed note: {note}",
+        f"Embed saved notes: note {note}",
         f"Embedding regeneration: job {job[:8]} plan",
         f"Send reminders: delivery {str(Delivery.objects.get().pk)[:8]}",
     }

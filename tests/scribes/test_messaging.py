@@ -80,7 +80,7 @@ def test_publish_only_logs_that_the_broker_is_down(
     use_broker(redis_url(tmp_path))
     start = time.monotonic()
     with transaction.atomic():
-        publish(TASK, 17, queue="control", label="Embed note: 17")
+        publish(TASK, 17, queue="control", label="Embed saved notes: note 17")
     # A second attempt would wait for two seconds first.
     assert time.monotonic() - start < 1.5
     (record,) = [r for r in caplog.records if r.name == "scribes.messaging.broker"]
