@@ -14,7 +14,7 @@ ARGS :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run worker shell test mutants chaos quality bench lint fmt constraints
+.PHONY: help demo run worker shell test mutants chaos load quality bench lint fmt constraints
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ mutants: $(BIN)/.installed-dev ## break each guard on purpose, and print those t
 
 chaos: $(BIN)/.installed-dev ## kill, freeze and flush servers and workers under load, and count what is lost
 	@$(BIN)/pytest tests/chaos --long $(PARALLEL) worksteal
+
+load: $(BIN)/.installed-dev ## let many users work at once, and measure how much one slows down another; CASES="fairness memory" for some
+	@DATA_DIR=.data/load $(BIN)/python manage.py embedded $(BIN)/python -m tests.load $(CASES)
 
 quality: $(BIN)/.installed-dev ## measure how well searches find the right notes, on the King James Bible
 	@$(BIN)/pytest tests/quality --quality

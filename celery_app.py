@@ -66,6 +66,7 @@ def broker_settings() -> dict[str, Any]:
         and {"ssl_cert_reqs": "required"},
         "broker_transport_options": {
             "global_keyprefix": settings.REDIS_KEY_PREFIX,
+            "queue_order_strategy": "scribes.messaging.transport:ControlFirst",
             # More than twice the time limit, or a message is delivered again while a worker is
             # busy with it.
             "visibility_timeout": 3 * settings.TASK_TIME_LIMIT_SECONDS,
@@ -215,6 +216,14 @@ def share_imported_memory(**_: Any) -> None:
     """
     gc.collect()  # whatever is garbage now would be kept for ever
     gc.freeze()
+
+
+@worker_process_init.connect
+def give_way(**_: Any) -> None:
+    """Lower the priority of pool processes: requests of people come before background work when the
+    processor is busy. An idle machine runs them as fast as before."""
+    if current_process().name != "MainProcess":
+        os.nice(settings.WORKER_NICENESS)
 
 
 @worker_process_init.connect

@@ -9,10 +9,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import Max, Q
 from django.db.models.functions import Now
 
-from scribes.db.turns import first_turn
+from scribes.db.turns import first_turn, is_newcomer
 from scribes.messaging.publishing import publish
 
 # Longer notes are embedded by jobs, since they keep a process busy for longer than others should wait.
@@ -123,6 +123,11 @@ class PendingEmbedding(models.Model):
 
     def __str__(self) -> str:
         return f"note {self.note_id}"
+
+    def is_newcomer(self) -> bool:
+        """Whether the note's user had no other note waiting, as far as the turns in service tell."""
+        current = PendingEmbedding.objects.in_service().aggregate(turn=Max("turn"))["turn"]
+        return self.turn is not None and is_newcomer(self.turn, current, self.size + TURN_BYTES)
 
     def publish(self) -> None:
         """Tell the workers, unless a message is there already for another note of the user.

@@ -100,6 +100,7 @@ RECONCILE_SECONDS = env.int("RECONCILE_SECONDS", default=10)
 # The cores that this process may use; only Linux can tell.
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 WORKER_CONCURRENCY = env.int("WORKER_CONCURRENCY", default=min(2, CORES))
+WORKER_NICENESS = env.int("WORKER_NICENESS", default=10)
 TASK_TIME_LIMIT_SECONDS = env.int("TASK_TIME_LIMIT_SECONDS", default=300)
 # For tests only: see scribes.messaging.failpoints.
 FAILPOINT = env.str("FAILPOINT", default="")

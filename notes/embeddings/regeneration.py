@@ -14,7 +14,7 @@ from jobs.models import BackgroundJob, ItemFailure
 from notes.embeddings import rollout
 from notes.embeddings.encoder import ModelUnavailable
 from notes.embeddings.pipeline import Embedded, EmbeddedNote, PartlyEmbedded, embed_notes
-from notes.embeddings.saved_notes import embed_slice
+from notes.embeddings.saved_notes import embed_newcomers
 from notes.embeddings.store import keep_part, save_embedded
 from notes.models import EmbeddingModel, Note, NoteQuerySet
 from notes.pending_embeddings import PendingEmbedding
@@ -27,8 +27,8 @@ CHARACTERS_PER_PASSAGE = 400
 class EmbeddingRegeneration:
     """Job type: embeds all notes of a user again. An item is a note.
 
-    Saved notes go first: between groups of passages, a batch embeds some of those that wait. A very
-    long note is embedded in several turns.
+    Newly saved notes go first: between groups of passages, a batch embeds those of users who had none
+    waiting. A very long note is embedded in several turns.
 
     The parameter `model` is the version of the notes.models.EmbeddingModel to switch to; the default
     is the user's active model. Notes are skipped if they are blank, were deleted, or were edited
@@ -110,7 +110,7 @@ def _embed(
 ) -> list[EmbeddedNote]:
     """Raises Unfinished for a note that takes long: what is computed is kept for its next turn."""
     try:
-        return embed_notes(notes, model, renew, reuse=reuse, pause=embed_slice)
+        return embed_notes(notes, model, renew, reuse=reuse, pause=embed_newcomers)
     except PartlyEmbedded as partly:
         keep_part(partly.parts, model)
         raise Unfinished from None

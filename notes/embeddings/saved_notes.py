@@ -31,11 +31,11 @@ from scribes.messaging.publishing import publish
 
 logger = logging.getLogger(__name__)
 
-# A slice: notes of one user, about as much text as one batch of the encoder.
+# A slice: notes of one user, about half as much text as one batch of the encoder.
 SLICE_NOTES = 16
-SLICE_BYTES = 4000
+SLICE_BYTES = 2000
 # After this time a message has done enough, and other queues get their turn.
-RUN_SECONDS = 2.0
+RUN_SECONDS = 1.0
 
 FAILPOINTS = ("after_notes_claim",)
 
@@ -49,26 +49,32 @@ def embed_waiting_notes() -> None:
         request_help()
 
 
-def embed_slice() -> bool:
+def embed_newcomers() -> None:
+    """Embed a slice if it is the turn of a user who had no note waiting before. Long work calls it
+    from time to time."""
+    embed_slice(only_newcomers=True)
+
+
+def embed_slice(*, only_newcomers: bool = False) -> bool:
     """Embed the slice of notes whose turn it is; False if none waits.
 
     A note that cannot be embedded stays claimed. It gets a job when its claim has expired.
     """
-    note_ids = claim_slice()
+    note_ids = claim_slice(only_newcomers=only_newcomers)
     failpoint("after_notes_claim")
     if note_ids:
         _embed(note_ids)
     return bool(note_ids)
 
 
-def claim_slice() -> list[int]:
+def claim_slice(*, only_newcomers: bool = False) -> list[int]:
     """Claim the next notes of the user whose turn it is; their ids."""
     with transaction.atomic():
         in_turn = PendingEmbedding.objects.in_turn()
-        first = in_turn.select_for_update(skip_locked=True).values_list("user", flat=True).first()
-        if first is None:
+        first = in_turn.select_for_update(skip_locked=True).only("user", "turn", "size").first()
+        if first is None or (only_newcomers and not first.is_newcomer()):
             return []
-        own = in_turn.filter(user=first).select_for_update(skip_locked=True)
+        own = in_turn.filter(user=first.user_id).select_for_update(skip_locked=True)
         note_ids = _up_to_slice_bytes(own.values_list("pk", "size")[:SLICE_NOTES])
         PendingEmbedding.objects.filter(pk__in=note_ids).update(claimed_at=Now())
     return note_ids

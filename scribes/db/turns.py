@@ -35,3 +35,9 @@ def first_turn(
     turn = current + cost // NEWCOMERS
     last = own.aggregate(turn=Max("turn"))["turn"]
     return int(turn if last is None else max(turn, last + cost))
+
+
+def is_newcomer(turn: int, current: int | None, cost: int = NEWCOMERS) -> bool:
+    """Whether a waiting row with this turn and cost is that of a newcomer. `current` is the largest
+    turn in service, if there is one."""
+    return current is None or turn <= current + cost // NEWCOMERS
