@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--screenshots", type=Path, metavar="FOLDER", help="save tests/browser's pictures there"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Use a temporary folder of this run alone; `--basetemp FOLDER` names one that is kept.
+
+    All runs of a user share pytest's own folder, and each run closes it to other users as it starts.
+    If root runs the tests, PostgreSQL is such a user, and could not open its files by their full path.
+    """
+    if not config.option.basetemp:
+        config.option.basetemp = folder = tempfile.mkdtemp(prefix="scribes-tests-")
+        config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 # --- Servers --------------------------------------------------------------------------------

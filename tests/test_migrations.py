@@ -178,7 +178,7 @@ def test_old_worker_keeps_working_while_the_new_version_migrates(tmp_path: Path)
             worker.await_output("is ready")
             manage(ROOT, url, "migrate")
             manage(old, url, "shell", "-c", START_JOB)
-            eventually(lambda: job_statuses(url) == ["completed"], timeout=120)
+            eventually(lambda: job_statuses(url) == ["completed"])
         assert "Traceback" not in worker.output
 
 

@@ -20,13 +20,21 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from scribes.embedded.addresses import mail_folder
 from scribes.embedded.ports import free_port
 
+# It starts in this process, in no time unless the machine is very busy.
+START_TIMEOUT_SECONDS = 60
+
 
 @contextmanager
 def running(data: Path) -> Iterator[None]:
     """Accept messages for the length of a with block."""
     folder = mail_folder(data)
     folder.mkdir(mode=0o700, exist_ok=True)
-    controller = Controller(_Store(folder), hostname="127.0.0.1", port=free_port())
+    controller = Controller(
+        _Store(folder),
+        hostname="127.0.0.1",
+        port=free_port(),
+        ready_timeout=START_TIMEOUT_SECONDS,
+    )
     controller.start()
     _write(folder / "port", str(controller.port).encode())
     try:

@@ -97,7 +97,7 @@ def _character_type() -> str:
 
 def _maintenance_connection(data: Path) -> psycopg.Connection:
     url = f"postgresql:///postgres?host={socket_dir(data)}&user=scribes"
-    return psycopg.connect(url, autocommit=True, connect_timeout=5)
+    return psycopg.connect(url, autocommit=True, connect_timeout=30)
 
 
 def _answers(data: Path) -> bool:

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# A server that was killed replays its log first, which may take a while.
-START_TIMEOUT_SECONDS = 60
-STOP_TIMEOUT_SECONDS = 60
+import psutil
+
+from scribes.embedded.progress import Progress
+
+POLL_SECONDS = 0.05
 
 
 class ServerFailed(Exception):
-    """A server ended, or did not answer in time. The message quotes its log."""
+    """A server did not start or did not stop. The message quotes its log."""
 
 
 @contextmanager
@@ -30,8 +32,11 @@ def server_process(
 ) -> Iterator[None]:
     """Run a server for the length of a with block, and stop it with `stop_signal`.
 
+    There is no time limit for starting and stopping: a server that was killed replays its log first,
+    which may take minutes. Raises ServerFailed if it ends, or makes no progress for a minute.
+
     The server gets a session of its own: Ctrl-C on the terminal must first reach the programs that
-    use it. `identity` is for subprocess.Popen. Raises ServerFailed.
+    use it. `identity` is for subprocess.Popen.
     """
     with log.open("ab") as output:
         server = subprocess.Popen(
@@ -48,13 +53,26 @@ def server_process(
         yield
     finally:
         server.send_signal(stop_signal)
-        server.wait(STOP_TIMEOUT_SECONDS)
+        _wait_until(lambda: server.poll() is not None, server, log)
 
 
 def _await(server: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while not is_ready():
-        if server.poll() is not None or time.monotonic() > deadline:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-            raise ServerFailed(f"A server did not start. The end of {log}:\n{tail}")
-        time.sleep(0.05)
+    _wait_until(lambda: server.poll() is not None or is_ready(), server, log)
+    if server.poll() is not None:
+        raise ServerFailed(f"A server ended as it started. {_end_of(log)}")
+
+
+def _wait_until(condition: Callable[[], bool], server: subprocess.Popen[bytes], log: Path) -> None:
+    """PostgreSQL logs each connection that it refuses, so it is waited for as long as it does that."""
+    if condition():
+        return
+    progress = Progress(psutil.Process(server.pid), lambda: log.stat().st_size)
+    while not condition():
+        if progress.has_stalled():
+            raise ServerFailed(f"A server makes no progress as it starts or stops. {_end_of(log)}")
+        time.sleep(POLL_SECONDS)
+
+
+def _end_of(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-20:]
+    return "\n".join([f"The end of {log}:", *lines])

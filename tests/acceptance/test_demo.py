@@ -7,7 +7,7 @@ import subprocess
 from email import message_from_bytes
 from pathlib import Path
 
-from tests.helpers.processes import MANAGE, left_over, own_environment
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, MANAGE, left_over, own_environment
 
 
 def demo(data: Path) -> str:
@@ -17,7 +17,7 @@ def demo(data: Path) -> str:
         env=own_environment(data, WORKER_CONCURRENCY="1"),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LONGEST_WAIT_SECONDS,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert left_over(data) == []

@@ -15,7 +15,15 @@ import pytest
 import requests
 
 from scribes.embedded.ports import free_port
-from tests.helpers.processes import MANAGE, Process, eventually, left_over, own_environment, running
+from tests.helpers.processes import (
+    LONGEST_WAIT_SECONDS,
+    MANAGE,
+    Process,
+    eventually,
+    left_over,
+    own_environment,
+    running,
+)
 from tests.helpers.servers import Web
 
 
@@ -48,7 +56,7 @@ def answer(url: str, **options) -> requests.Response:
     def ask() -> list[requests.Response]:
         # A list, because a response that is an error is false.
         try:
-            return [requests.get(url, timeout=10, **options)]
+            return [requests.get(url, timeout=LONGEST_WAIT_SECONDS, **options)]
         except requests.ConnectionError:
             return []
 
@@ -115,7 +123,7 @@ def test_ctrl_c_stops_everything(tmp_path: Path):
         (web,) = printed(scribes, r"API +(\S+)")
         assert answer(web).ok
         os.killpg(scribes.popen.pid, signal.SIGINT)
-        scribes.popen.wait(60)
+        scribes.await_end()
         assert left_over(tmp_path) == []
         with pytest.raises(requests.ConnectionError):
-            requests.get(web, timeout=5)
+            requests.get(web, timeout=LONGEST_WAIT_SECONDS)

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from django.conf import settings
 
-from tests.helpers.processes import Process
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, Process
 from tests.helpers.servers import Web
 
 README = (settings.BASE_DIR / "README.md").read_text()
@@ -22,7 +22,9 @@ def test_readme_curl_lines_work_as_typed(web: Web, worker: Process):
     blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 1
     script = "set -euo pipefail\n" + blocks[0].replace("http://localhost:8000", web.url)
-    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=LONGEST_WAIT_SECONDS
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     for part in (
         '"title":"Rest"',

@@ -41,7 +41,7 @@ def poll(web: Web, job_id: str) -> list[dict[str, Any]]:
         answers.append(web.get(f"/jobs/{job_id}").json())
         return answers[-1]["completed_at"] is not None
 
-    eventually(ended, timeout=120)
+    eventually(ended, lambda: [job["progress_percent"] for job in answers[-1:]])
     return answers
 
 

@@ -15,12 +15,12 @@ import pytest
 from django.core.management import call_command
 from django.db import connection, connections
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from pytest_django import DjangoDbBlocker
 
 from jobs.models import JobOutcomes
 from scribes.models import Heartbeat, User
-from tests.helpers.browser import PASSWORD, SIZE, TakePicture
+from tests.helpers.browser import PASSWORD, PATIENCE_MILLISECONDS, SIZE, TakePicture
 from tests.helpers.processes import Process
 from tests.helpers.servers import Web, web_process, worker_process
 
@@ -37,7 +37,10 @@ def browser() -> Iterator[Browser]:
         # Playwright has an event loop in this thread. It does not run while a test's own code does,
         # but Django sees it and would refuse every query.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        expect.set_options(timeout=PATIENCE_MILLISECONDS)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=ARGUMENTS, timeout=PATIENCE_MILLISECONDS
+        )
         yield browser
         browser.close()
 
@@ -47,7 +50,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A new window without cookies. The test fails if the page requests anything from another
     machine, or if one of its scripts raises an error."""
     context = browser.new_context(viewport=SIZE, reduced_motion="reduce")
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE_MILLISECONDS)
     faults: list[str] = []
     context.route(lambda url: urlsplit(url).hostname != "127.0.0.1", _refuse(faults))
     page = context.new_page()

@@ -60,7 +60,7 @@ def test_jobs_list_follows_a_repeated_job_without_reload(admin: Page, web: Web, 
     expect(admin.get_by_text("1 job: started again")).to_be_visible()
     job = BackgroundJob.objects.get(retry_of=earlier)
     admin.evaluate("window.untouched = true")
-    expect(row_of(admin, job)).to_contain_text("23/23 · 100 %", timeout=60_000)
+    expect(row_of(admin, job)).to_contain_text("23/23 · 100 %")
     expect(row_of(admin, job)).to_contain_text("completed")
     expect(row_of(admin, job).get_by_role("progressbar")).to_have_attribute("aria-valuenow", "100")
     assert admin.evaluate("window.untouched"), "the page was reloaded"
@@ -85,7 +85,7 @@ def test_jobs_list_cancels_a_running_job(admin: Page, web: Web, operator: User):
 def test_job_page_shows_failures_and_retries_them(admin: Page, web: Web, operator: User):
     job, _ = enqueue(operator, "counting", {"count": 12, "plans": {"3": "raise", "7": "memory"}})
     admin.goto(web.url + JOBS)
-    expect(row_of(admin, job)).to_contain_text("2 failed", timeout=60_000)
+    expect(row_of(admin, job)).to_contain_text("2 failed")
     admin.get_by_role("link", name="Needs attention 1").click()
     admin.get_by_role("link", name=re.compile("counting")).click()
     expect(admin.get_by_text("ArithmeticError")).to_be_visible()
@@ -93,7 +93,7 @@ def test_job_page_shows_failures_and_retries_them(admin: Page, web: Web, operato
     expect(admin.locator(".batch-done")).to_have_count(3)
     admin.get_by_role("button", name="Retry failed items").click()
     admin.locator("dl").get_by_role("link", name=re.compile("counting")).click()
-    expect(admin.get_by_text("2 of 2 items done, 0 failed")).to_be_visible(timeout=60_000)
+    expect(admin.get_by_text("2 of 2 items done, 0 failed")).to_be_visible()
     admin.goto(f"{web.url}{JOBS}?tab=attention")
     expect(admin.get_by_role("link", name="Needs attention 0")).to_be_visible()
 
@@ -136,9 +136,9 @@ def test_dashboard_shows_figures_and_stays_up_to_date(admin: Page, web: Web, ope
     # It refreshes itself.
     make_job(operator, status="failed", completed_at=timezone.now())
     jobs = admin.get_by_role("region", name="Jobs")
-    expect(jobs.locator("dt:text-is('with failures') + dd")).to_have_text("2", timeout=20_000)
+    expect(jobs.locator("dt:text-is('with failures') + dd")).to_have_text("2")
     admin.context.set_offline(True)
-    expect(admin.get_by_text("This page may be out of date.")).to_be_visible(timeout=20_000)
+    expect(admin.get_by_text("This page may be out of date.")).to_be_visible()
     # After signing out, the page shows the sign-in form and no figures.
     admin.context.clear_cookies()
     admin.context.set_offline(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from django.conf import settings
 from django.db import connection
 
 from tests.chaos.broker import Broker
-from tests.helpers.processes import environment, eventually
+from tests.helpers.processes import environment, eventually, shown_log
 
 # Seconds instead of half minutes, so that a round is short.
 QUICK = {
@@ -41,6 +42,7 @@ class Deployment:
         self.folder = folder
         self.env = environment(REDIS_URL=broker.url, **variables)
         self.programs: list[Program] = []
+        self.shown_logs = ExitStack()
 
     def beat(self) -> Program:
         return self._start("beat")
@@ -52,7 +54,7 @@ class Deployment:
 
     def ready_worker(self, **variables: str) -> Program:
         worker = self.worker(**variables)
-        eventually(lambda: "is ready" in worker.output)
+        eventually(lambda: "is ready" in worker.output, lambda: len(worker.output), process=worker)
         return worker
 
     def _start(self, command: str, *options: str, **variables: str) -> Program:
@@ -67,10 +69,12 @@ class Deployment:
                 start_new_session=True,
             )
         program.log = log
+        self.shown_logs.enter_context(shown_log(log))
         self.programs.append(program)
         return program
 
     def close(self) -> None:
+        self.shown_logs.close()
         for program in self.programs:
             if program.is_running():
                 # A stopped process reacts to no other signal.
@@ -93,7 +97,7 @@ def _is_alive(process: psutil.Process) -> bool:
 def kill(process: psutil.Process) -> None:
     """Send SIGKILL and wait until the process is dead."""
     process.kill()
-    eventually(lambda: not _is_alive(process), timeout=10)
+    eventually(lambda: not _is_alive(process))
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------

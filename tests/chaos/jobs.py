@@ -30,10 +30,10 @@ def create_job(user: User, job_type: str, parameters: dict[str, Any]) -> Backgro
     )
 
 
-def await_progress(job: BackgroundJob, timeout: float = 120) -> float:
+def await_progress(job: BackgroundJob) -> float:
     """Seconds until the job's counters change, or it ends."""
     start, before = time.monotonic(), _done_items(job)
-    eventually(lambda: _done_items(job) > before or job.is_terminal, timeout)
+    eventually(lambda: _done_items(job) > before or job.is_terminal)
     return time.monotonic() - start
 
 
@@ -42,12 +42,12 @@ def _done_items(job: BackgroundJob) -> int:
     return job.done_items
 
 
-def await_end(job: BackgroundJob, timeout: float = 300) -> BackgroundJob:
+def await_end(job: BackgroundJob) -> BackgroundJob:
     def has_ended() -> bool:
         job.refresh_from_db()
         return job.is_terminal
 
-    eventually(has_ended, timeout)
+    eventually(has_ended, lambda: job.done_items)
     return job
 
 

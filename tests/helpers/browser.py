@@ -11,6 +11,8 @@ from tests.helpers.servers import Web
 
 PASSWORD = "correct horse battery"
 SIZE = ViewportSize(width=1280, height=800)
+# For Playwright, which cannot see that a page makes progress. On an idle machine nothing takes 10 s.
+PATIENCE_MILLISECONDS = 180_000
 
 TakePicture = Callable[[Page, str], None]
 

@@ -16,6 +16,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 
 from scribes.embedded.ports import free_port
+from tests.helpers.processes import LONGEST_WAIT_SECONDS
 
 Answer = Callable[[EmailMessage], str]
 
@@ -32,7 +33,9 @@ class MailServer:
         self.start()
 
     def start(self) -> None:
-        self.controller = Controller(self, hostname="127.0.0.1", port=self.port)
+        self.controller = Controller(
+            self, hostname="127.0.0.1", port=self.port, ready_timeout=LONGEST_WAIT_SECONDS
+        )
         self.controller.start()
 
     def stop(self) -> None:

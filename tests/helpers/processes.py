@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -12,27 +13,75 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier
-from typing import TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
 from django.conf import settings
 from django.db import connection, connections
 
+from scribes.embedded.progress import Progress
+
 PROGRAMS = Path(sys.executable).parent
 MANAGE = [sys.executable, str(settings.BASE_DIR / "manage.py")]
-STOP_TIMEOUT_SECONDS = 60
+# Far longer than anything takes. It only keeps a test run from hanging.
+LONGEST_WAIT_SECONDS = 600
 
 T = TypeVar("T")
 
+# The logs of the processes that run now, for failure messages.
+_logs: list[Path] = []
 
-def eventually(read: Callable[[], T], timeout: float = 60) -> T:
-    """Call `read` until it returns a true value, and return that; fails after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+
+class Watched(Protocol):
+    """A process that may end while it is waited for."""
+
+    def poll(self) -> int | None: ...
+
+    @property
+    def output(self) -> str: ...
+
+
+def eventually(
+    read: Callable[[], T],
+    observe: Callable[[], object] = lambda: None,
+    *,
+    process: Watched | None = None,
+) -> T:
+    """Call `read` until it returns a true value, and return that.
+
+    There is no time limit while the processes of this test run make progress: while they use CPU time,
+    or `observe` returns new values. It fails when they have done nothing for a minute, when `process`
+    has ended, or after LONGEST_WAIT_SECONDS without a new value.
+    """
+    progress = Progress(psutil.Process(), observe, LONGEST_WAIT_SECONDS)
+    start = time.monotonic()
     while not (value := read()):
-        assert time.monotonic() < deadline, f"still {value!r} after {timeout} s"
-        time.sleep(0.05)
+        assert process is None or process.poll() is None, f"it ended:\n{process.output}"
+        waited = time.monotonic() - start
+        assert not progress.has_stalled(), _stuck(read, value, waited, observe())
+        # Often at first, and then less often: asking must not look like progress.
+        time.sleep(min(max(0.05, waited / 60), 1))
     return value
+
+
+def _stuck(read: Callable[[], object], value: object, waited: float, observed: object) -> str:
+    """What was waited for, and the end of what each process has printed."""
+    is_lambda = getattr(read, "__name__", "") == "<lambda>"
+    name = inspect.getsource(read).strip() if is_lambda else repr(read)
+    ends = [f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in _logs]
+    lines = (f"{name}\nis still {value!r} after {waited:.0f} s. Observed: {observed!r}", *ends)
+    return "\n".join(lines)
+
+
+@contextmanager
+def shown_log(log: Path) -> Iterator[None]:
+    """Show the end of this log if something is waited for in vain."""
+    _logs.append(log)
+    try:
+        yield
+    finally:
+        _logs.remove(log)
 
 
 def run_concurrently(number: int, call: Callable[[int], T]) -> list[T]:
@@ -72,7 +121,7 @@ def manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LONGEST_WAIT_SECONDS,
     )
 
 
@@ -84,6 +133,7 @@ def last_line_of(code: str, **variables: str) -> str:
         cwd=settings.BASE_DIR,
         capture_output=True,
         text=True,
+        timeout=LONGEST_WAIT_SECONDS,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()[-1]
@@ -118,12 +168,17 @@ class Process:
     def output(self) -> str:
         return self.log.read_text()
 
-    def await_output(self, text: str, timeout: float = 60) -> None:
-        def has_printed() -> bool:
-            assert self.popen.poll() is None, f"it ended:\n{self.output}"
-            return text in self.output
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs."""
+        return self.popen.poll()
 
-        eventually(has_printed, timeout)
+    def await_output(self, text: str) -> None:
+        eventually(lambda: text in self.output, lambda: len(self.output), process=self)
+
+    def await_end(self) -> int:
+        """Wait until the process has ended; its exit status."""
+        eventually(lambda: self.poll() is not None, lambda: len(self.output))
+        return self.popen.returncode
 
 
 @contextmanager
@@ -140,12 +195,14 @@ def running(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    try:
-        yield Process(popen, log)
-    finally:
-        popen.terminate()
+    process = Process(popen, log)
+    with shown_log(log):
         try:
-            popen.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(popen.pid, signal.SIGKILL)
-            raise
+            yield process
+        finally:
+            popen.terminate()
+            try:
+                process.await_end()
+            except AssertionError:
+                os.killpg(popen.pid, signal.SIGKILL)
+                raise

@@ -12,7 +12,13 @@ import requests
 from django.conf import settings
 
 from scribes.embedded.ports import free_port
-from tests.helpers.processes import Process, environment, eventually, running
+from tests.helpers.processes import (
+    LONGEST_WAIT_SECONDS,
+    Process,
+    environment,
+    eventually,
+    running,
+)
 
 
 def delete_queues() -> None:
@@ -50,7 +56,9 @@ class Web:
         """web.get("/notes"), web.post("/notes", json=…), and so on: the response."""
 
         def call(path: str, **arguments) -> requests.Response:
-            return self.session.request(method, self.url + path, timeout=60, **arguments)
+            return self.session.request(
+                method, self.url + path, timeout=LONGEST_WAIT_SECONDS, **arguments
+            )
 
         return call
 
@@ -84,12 +92,7 @@ def web_process(folder: Path, **variables: str) -> Iterator[Web]:
     command = f"gunicorn scribes.wsgi --bind 127.0.0.1:{port} --threads 4".split()
     web = Web(f"http://127.0.0.1:{port}")
     with running(command, folder / f"web-{port}.log", environment(**variables)) as process:
-        eventually(lambda: _is_up(process, web))
+        eventually(web.is_up, process=process)
         yield web
         # gunicorn waits for open connections when it stops.
         web.session.close()
-
-
-def _is_up(process: Process, web: Web) -> bool:
-    assert process.popen.poll() is None, process.output
-    return web.is_up()

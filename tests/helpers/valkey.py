@@ -21,7 +21,7 @@ class Valkey:
         self.url = redis_url(data)
         command = [*valkey_command(data), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        eventually(self._answers, timeout=10)
+        eventually(self._answers)
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)

@@ -17,7 +17,7 @@ from jobs.models import BackgroundJob, JobBatch
 from scribes.models import User
 from tests.helpers.database import is_lock_awaited
 from tests.helpers.jobs import LONG_AGO, batch_ids, claim, expire_leases, in_flight, start_counting
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 
 BATCH_SIZE = 10
 JOB_STATUSES_THAT_STOP_WORK = ["queued", "completed", "failed", "cancelled"]
@@ -138,7 +138,7 @@ def test_claim_reads_the_batch_again_after_waiting_for_it(job: BackgroundJob):
 
     def process(n: int) -> JobBatch | None:
         if n == 1:
-            assert is_claimed.wait(10)
+            assert is_claimed.wait(LONGEST_WAIT_SECONDS)
             return JobBatch.claim(batch_id, "another message")
         with transaction.atomic():
             batch = JobBatch.claim(batch_id, "one message")

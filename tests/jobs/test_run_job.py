@@ -194,7 +194,7 @@ def test_two_run_jobs_give_each_batch_to_one(alice: User, tmp_path: Path, settin
     with ExitStack() as stack:
         processes = [run_job_process(stack, tmp_path, name, job) for name in ("one", "two")]
         for process in processes:
-            assert process.popen.wait(60) == 0, process.output
+            assert process.await_end() == 0, process.output
     job.refresh_from_db()
     assert (job.status, item_counts(job)) == ("completed", (200, 0, 0))
     assert counted(job) == list(range(200))
@@ -212,6 +212,6 @@ def test_run_job_stops_when_the_job_is_cancelled(alice: User, tmp_path: Path, se
         process = run_job_process(stack, tmp_path, "one", job)
         eventually(lambda: job.batches.filter(status="done").exists())
         job.cancel()
-        assert process.popen.wait(30) == 0, process.output
+        assert process.await_end() == 0, process.output
     assert "The job was cancelled" in process.output
     assert "Other processes" not in process.output

@@ -28,9 +28,8 @@ def test_worker_finishes_its_batch_when_it_is_told_to_stop(alice: User, tmp_path
             worker.await_output("is ready")
         job, _ = enqueue(alice, "counting", {"count": 60, "seconds": 0.05})
         eventually(lambda: job.batches.filter(status="leased").count() == 2)
-        leaving = workers[0].popen
-        leaving.terminate()
-        assert leaving.wait(30) == 0
+        workers[0].popen.terminate()
+        assert workers[0].await_end() == 0
 
         def ended() -> bool:
             job.refresh_from_db()

@@ -14,13 +14,17 @@ from scribes.models import User
 from tests.helpers.factories import make_note
 from tests.helpers.jobs import run_job
 from tests.helpers.notes import embed_note
-from tests.helpers.processes import MANAGE, Process, environment
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, MANAGE, Process, environment
 from tests.helpers.samples import psalm
 
 
 def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*MANAGE, *arguments], env=environment(), capture_output=True, text=True, timeout=120
+        [*MANAGE, *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_WAIT_SECONDS,
     )
 
 
@@ -41,7 +45,11 @@ def test_command_shows_a_bar_on_a_terminal(alice: User, worker: Process):
     screen, terminal = os.openpty()
     command = [*MANAGE, "regenerate_embeddings", "--user", "alice@example.com"]
     process = subprocess.run(
-        command, env=environment(TERM="xterm"), stdout=terminal, stdin=terminal, timeout=60
+        command,
+        env=environment(TERM="xterm"),
+        stdout=terminal,
+        stdin=terminal,
+        timeout=LONGEST_WAIT_SECONDS,
     )
     os.close(terminal)
     shown = os.read(screen, 100_000).decode()

@@ -17,7 +17,7 @@ from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_note, make_reminder
 from tests.helpers.mail import MailServer
 from tests.helpers.people import client_of
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 from tests.helpers.reminders import Post, deliver, in_hours
 
 # --- Create ---------------------------------------------------------------------------------
@@ -138,12 +138,12 @@ def test_note_is_404_when_deleted_during_the_request(alice: User, note: Note, me
 
     def write_or_delete(number: int) -> int:
         if number:
-            held.wait(10)
+            held.wait(LONGEST_WAIT_SECONDS)
             return int(getattr(client_of(alice), method)(path, body).status_code)
         with transaction.atomic():
             other.delete()
             held.set()
-            eventually(is_lock_awaited, timeout=20)
+            eventually(is_lock_awaited)
         return 0
 
     assert run_concurrently(2, write_or_delete) == [0, 404]

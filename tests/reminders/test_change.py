@@ -18,7 +18,7 @@ from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_reminder
 from tests.helpers.mail import MailServer
 from tests.helpers.people import client_of
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 from tests.helpers.reminders import Post, deliver, in_hours, local_time, send, sweep
 
 # --- Change ---------------------------------------------------------------------------------
@@ -135,12 +135,12 @@ def test_change_waits_for_a_sweep_and_uses_its_result(
 
     def sweep_or_change(number: int) -> int:
         if number:
-            held.wait(10)
+            held.wait(LONGEST_WAIT_SECONDS)
             return client_of(alice).patch(f"/reminders/{reminder.pk}", change).status_code
         with transaction.atomic():
             assert sweep_at(next_time - timedelta(days=1)) == 1
             held.set()
-            eventually(is_lock_awaited, timeout=20)
+            eventually(is_lock_awaited)
         return 0
 
     assert run_concurrently(2, sweep_or_change) == [0, 200]

@@ -18,7 +18,7 @@ from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_note, make_reminder
 from tests.helpers.mail import MailServer
 from tests.helpers.people import client_of
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 from tests.helpers.reminders import send, sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -77,13 +77,13 @@ def test_delete_waits_for_work_in_progress(
 
     def work_or_delete(number: int) -> None:
         if number:
-            held.wait(10)
+            held.wait(LONGEST_WAIT_SECONDS)
             delete(note)
             return
         with transaction.atomic():
             finish = work()
             held.set()
-            eventually(is_lock_awaited, timeout=20)
+            eventually(is_lock_awaited)
             finish()
 
     run_concurrently(2, work_or_delete)

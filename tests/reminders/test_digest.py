@@ -18,7 +18,7 @@ from scribes.models import User
 from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_note, make_reminder
 from tests.helpers.mail import MailServer, body
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 from tests.helpers.reminders import Prefer, send, sweep
 
 
@@ -147,13 +147,13 @@ def test_digest_of_a_dead_process_is_released_as_a_whole(alice: User, note: Note
 
     def hold_or_release(number: int) -> set[str]:
         if number:
-            held.wait(10)
+            held.wait(LONGEST_WAIT_SECONDS)
             release_expired()
         else:
             with transaction.atomic():
                 Reminder.objects.select_for_update(no_key=True).get(pk=reminders[1].pk)
                 held.set()
-                eventually(is_lock_awaited, timeout=20)
+                eventually(is_lock_awaited)
                 return set(Delivery.objects.values_list("status", flat=True))
         return set(Delivery.objects.values_list("status", flat=True))
 

@@ -18,7 +18,7 @@ from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_reminder
 from tests.helpers.mail import MailServer, WebServer
 from tests.helpers.people import client_of
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 from tests.helpers.reminders import Prefer, retry, send, sweep
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -147,14 +147,14 @@ def test_change_does_not_restore_an_old_secret(api: APIClient, alice: User):
 
     def rotate_or_change(number: int) -> str:
         if number:
-            held.wait(10)
+            held.wait(LONGEST_WAIT_SECONDS)
             answer = client_of(alice).patch("/reminders/preferences", {"digest_at": "07:00"})
             return str(answer.json()["webhook_secret"])
         with transaction.atomic():
             preferences = ReminderPreferences.for_user(alice)
             preferences.rotate_secret("webhook")
             held.set()
-            eventually(is_lock_awaited, timeout=20)
+            eventually(is_lock_awaited)
         return preferences.webhook_secret
 
     rotated, answered = run_concurrently(2, rotate_or_change)

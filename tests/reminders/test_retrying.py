@@ -19,7 +19,7 @@ from scribes.messaging.broker import queue_length
 from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_reminder
 from tests.helpers.mail import MailServer
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 from tests.helpers.reminders import deliver, outcomes, send, sweep
 from tests.helpers.servers import delete_queues
 
@@ -82,13 +82,13 @@ def test_retry_does_not_wait_for_a_locked_delivery(note: Note):
 
     def hold_or_retry(number: int) -> None:
         if number:
-            assert held.wait(10)
+            assert held.wait(LONGEST_WAIT_SECONDS)
             retry_due_deliveries()
             return
         with transaction.atomic():
             Delivery.objects.select_for_update().get(reminder=locked)
             held.set()
-            eventually(lambda: queue_length("reminders") == 1, timeout=20)
+            eventually(lambda: queue_length("reminders") == 1)
 
     run_concurrently(2, hold_or_retry)
     assert free.deliveries.get().dispatched_at is not None
@@ -136,13 +136,13 @@ def test_outcome_wins_when_recorded_before_the_release(mail: MailServer, note: N
 
     def record_or_release(number: int) -> None:
         if number:
-            held.wait(10)
+            held.wait(LONGEST_WAIT_SECONDS)
             release_expired()
             return
         with transaction.atomic():
             Reminder.objects.select_for_update(no_key=True).get(pk=reminder.pk)
             held.set()
-            eventually(is_lock_awaited, timeout=20)
+            eventually(is_lock_awaited)
             assert claimed.record(DeliveryAttempt.Outcome.SENT, "", status="sent")
 
     run_concurrently(2, record_or_release)

@@ -19,7 +19,7 @@ from scribes.messaging.broker import queue_length
 from scribes.models import User
 from tests.helpers.factories import make_note, make_reminder
 from tests.helpers.mail import MailServer, body
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 from tests.helpers.reminders import deliver, outcomes, retry, send, sweep
 from tests.helpers.servers import delete_queues
 
@@ -232,12 +232,12 @@ def test_delivery_is_not_retried_when_snoozed_meanwhile(
 
     def answer_after_the_snooze(message) -> str:
         in_progress.set()
-        assert snoozed.wait(20)
+        assert snoozed.wait(LONGEST_WAIT_SECONDS)
         return answer
 
     def send_or_snooze(number: int) -> None:
         if number:
-            assert in_progress.wait(20)
+            assert in_progress.wait(LONGEST_WAIT_SECONDS)
             assert reminder.snooze(timezone.now() + timedelta(seconds=1))
             snoozed.set()
         else:

@@ -20,7 +20,7 @@ from scribes.models import User
 from tests.helpers.database import is_lock_awaited
 from tests.helpers.factories import make_reminder, make_reminders
 from tests.helpers.mail import MailServer
-from tests.helpers.processes import eventually, run_concurrently
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually, run_concurrently
 from tests.helpers.reminders import Prefer, deliver, sweep
 from tests.helpers.servers import delete_queues
 from tests.helpers.sweep_plan import assert_the_sweep_reads_only_what_is_due
@@ -188,12 +188,12 @@ def test_sweep_waits_for_a_reminder_that_is_being_changed(note: Note):
 
     def change_or_sweep(number: int) -> int:
         if number:
-            held.wait(10)
+            held.wait(LONGEST_WAIT_SECONDS)
             return sweep()
         with transaction.atomic():
             Reminder.objects.filter(pk=reminder.pk).update(message="New")
             held.set()
-            eventually(is_lock_awaited, timeout=20)
+            eventually(is_lock_awaited)
         return 0
 
     assert run_concurrently(2, change_or_sweep) == [0, 1]
@@ -207,12 +207,12 @@ def test_sweep_handles_unlocked_reminders_before_it_waits(note: Note):
 
     def hold_or_sweep(number: int) -> int:
         if number:
-            assert held.wait(10)
+            assert held.wait(LONGEST_WAIT_SECONDS)
             return sweep()
         with transaction.atomic():
             Reminder.objects.select_for_update(no_key=True).get(pk=locked.pk)
             held.set()
-            eventually(free.deliveries.exists, timeout=20)
+            eventually(free.deliveries.exists)
         return 0
 
     assert run_concurrently(2, hold_or_sweep) == [0, 2]
@@ -226,7 +226,7 @@ def test_sweep_gives_up_a_reminder_that_stays_locked(note: Note):
 
     def hold_or_sweep(number: int) -> int:
         if number:
-            held.wait(10)
+            held.wait(LONGEST_WAIT_SECONDS)
             with connection.cursor() as cursor:
                 cursor.execute("SET lock_timeout = '100ms'")
             found = sweep()
@@ -235,7 +235,7 @@ def test_sweep_gives_up_a_reminder_that_stays_locked(note: Note):
         with transaction.atomic():
             Reminder.objects.select_for_update(no_key=True).get(pk=locked.pk)
             held.set()
-            assert swept.wait(20)
+            assert swept.wait(LONGEST_WAIT_SECONDS)
         return sweep()
 
     assert run_concurrently(2, hold_or_sweep) == [1, 1]

@@ -16,7 +16,13 @@ from django.conf import settings
 from scribes.embedded import supervisor
 from scribes.embedded.addresses import database_url, redis_url, socket_dir
 from scribes.embedded.server_process import ServerFailed
-from tests.helpers.processes import MANAGE, eventually, left_over, own_environment
+from tests.helpers.processes import (
+    LONGEST_WAIT_SECONDS,
+    MANAGE,
+    eventually,
+    left_over,
+    own_environment,
+)
 
 pytestmark = pytest.mark.usefixtures("servers")
 
@@ -39,7 +45,7 @@ def run(data: Path, *command: str, **variables: str) -> subprocess.CompletedProc
         env=own_environment(data, **variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONGEST_WAIT_SECONDS,
     )
 
 
@@ -151,7 +157,7 @@ def test_embedded_stops_everything_when_interrupted(data: Path, to_group: bool):
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.terminate()
-        assert process.wait(60) != 0
+        assert process.wait(LONGEST_WAIT_SECONDS) != 0
     assert left_over(data) == []
 
 

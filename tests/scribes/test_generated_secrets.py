@@ -12,6 +12,7 @@ from django.conf import settings
 
 from scribes.embedded.addresses import UNUSED_PORT, mail_folder, mail_url
 from scribes.embedded.generated_secrets import secret
+from tests.helpers.processes import LONGEST_WAIT_SECONDS
 
 
 def test_secret_is_generated_once(tmp_path: Path):
@@ -40,7 +41,9 @@ def test_secret_is_the_same_in_processes_that_start_together(tmp_path: Path):
         subprocess.Popen(command, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    printed = {process.communicate(timeout=60)[0].strip() for process in processes}
+    printed = {
+        process.communicate(timeout=LONGEST_WAIT_SECONDS)[0].strip() for process in processes
+    }
     assert printed == {secret(tmp_path, "key")}
 
 

@@ -54,7 +54,7 @@ def test_run_worker_has_the_worker_as_its_child_on_windows(tmp_path: Path):
         (worker,) = psutil.Process(parent.popen.pid).children(recursive=True)
         assert "windows@%h" in worker.cmdline()
         os.killpg(parent.popen.pid, signal.SIGINT)  # as Ctrl-C does
-        parent.popen.wait(60)
+        parent.await_end()
         assert not worker.is_running()
     assert "(solo)" in parent.output
     assert "Warm shutdown" in parent.output

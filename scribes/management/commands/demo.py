@@ -16,26 +16,27 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import psutil
 from celery import current_app
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, track
+from rich.progress import Progress as ProgressBar
+from rich.progress import track
 
 from scribes.embedded import processes
 from scribes.embedded.addresses import mail_folder, mail_url
 from scribes.embedded.generated_secrets import secret
 from scribes.embedded.ports import free_port
 from scribes.embedded.processes import Addresses
+from scribes.embedded.progress import Progress
 from scribes.embedded.sample_texts import psalm
 
 EMAIL = "demo@example.com"
-START_TIMEOUT_SECONDS = 60
-JOB_TIMEOUT_SECONDS = 600
+REQUEST_TIMEOUT_SECONDS = 600
 POLL_SECONDS = 0.2
 REMINDER_SECONDS = 2
-MAIL_TIMEOUT_SECONDS = 120
 QUESTIONS = (
     "Who looks after me like a shepherd after his sheep?",
     "How can I be made clean again after a great sin?",
@@ -70,9 +71,9 @@ def running_scribes(console: Console) -> Iterator[Api]:
     with log_path().open("w") as log:
         runner = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        api = Api(addresses.web)
+        api = Api(addresses.web, runner)
         with console.status("Starting web, worker, beat and Flower"):
-            api.wait(runner)
+            api.wait()
         console.print(f"Running: API {addresses.web} · Flower {addresses.flower}")
         yield api
     finally:
@@ -91,8 +92,9 @@ class ApiError(Exception):
 class Api:
     """JSON over HTTP, with a bearer token after sign_in."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, runner: subprocess.Popen[bytes]) -> None:
         self.base = base
+        self.runner = runner
         self.token = ""
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -105,24 +107,30 @@ class Api:
             self.base + path, data, headers, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310
                 return json.load(response)
         except urllib.error.HTTPError as error:
             raise ApiError(f"{method} {path}: {error.code} {error.read().decode()}") from error
         except OSError as error:
             raise ApiError(f"{method} {path}: {error}") from error
 
-    def wait(self, runner: subprocess.Popen[bytes]) -> None:
-        """Wait for the first response. Raises ApiError when the processes end or take too long."""
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while True:
+    def turns(self) -> Iterator[None]:
+        """A turn each POLL_SECONDS, while the processes run and make progress."""
+        progress = Progress(psutil.Process(self.runner.pid), lambda: log_path().stat().st_size)
+        while self.runner.poll() is None and not progress.has_stalled():
+            yield
+            time.sleep(POLL_SECONDS)
+
+    def wait(self) -> None:
+        """Wait for the first response. Raises ApiError if the processes end or make no progress."""
+        error = None
+        for _ in self.turns():
             try:
                 self.call("GET", "/")
                 return
-            except ApiError:
-                if runner.poll() is not None or time.monotonic() > deadline:
-                    raise
-            time.sleep(POLL_SECONDS)
+            except ApiError as latest:
+                error = latest
+        raise ApiError("The processes did not start") from error
 
     def sign_in(self, email: str, password: str) -> None:
         """Sign up, or sign in if the account exists, and keep the token."""
@@ -172,17 +180,16 @@ def titles(api: Api) -> set[str]:
 def regenerate(api: Api, console: Console) -> dict[str, Any]:
     """Start the job and follow it until it has completed; the job. Raises ApiError."""
     job_id = api.call("POST", "/semantic/regenerate-embeddings")["task_id"]
-    deadline = time.monotonic() + JOB_TIMEOUT_SECONDS
-    with Progress(console=console) as progress:
+    job: dict[str, Any] = {}
+    with ProgressBar(console=console) as progress:
         bar = progress.add_task("Regenerating embeddings", total=100)
-        while time.monotonic() < deadline:
-            job: dict[str, Any] = api.call("GET", f"/jobs/{job_id}")
+        for _ in api.turns():
+            job = api.call("GET", f"/jobs/{job_id}")
             progress.update(bar, completed=job["progress_percent"])
             if job["status"] == "completed":
                 return job
             if job["completed_at"]:
                 break
-            time.sleep(POLL_SECONDS)
     raise ApiError(f"The job did not complete: {job}")
 
 
@@ -219,13 +226,10 @@ def remind(api: Api, console: Console) -> None:
 
 
 def delivered(api: Api, reminder_id: int) -> dict[str, Any]:
-    """The reminder's delivery once it is sent. Raises ApiError if it is not sent in time."""
-    deadline = time.monotonic() + MAIL_TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        delivery: dict[str, Any] | None = api.call("GET", f"/reminders/{reminder_id}")[
-            "last_delivery"
-        ]
+    """The reminder's delivery once it is sent. Raises ApiError if the processes stop working before."""
+    delivery: dict[str, Any] | None = None
+    for _ in api.turns():
+        delivery = api.call("GET", f"/reminders/{reminder_id}")["last_delivery"]
         if delivery and delivery["status"] == "sent":
             return delivery
-        time.sleep(POLL_SECONDS)
     raise ApiError(f"The reminder was not sent: {delivery}")
