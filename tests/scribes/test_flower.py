@@ -12,15 +12,19 @@ from typing import Any
 import pytest
 import redis
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from jobs.models import BackgroundJob
 from jobs.reconciler import republish_plans
+from jobs.runner import publish_batches
 from reminders.models import Delivery, Reminder
 from reminders.retrying import retry_due_deliveries
 from scribes.models import User
+from tests.helpers.counting import create_table
 from tests.helpers.flower import flower_process
+from tests.helpers.jobs import start_counting
 from tests.helpers.people import client_of
 from tests.helpers.processes import eventually
 from tests.helpers.reminders import in_hours, sweep
@@ -85,6 +89,22 @@ def test_flower_shows_labels_to_people_with_the_password(api: APIClient, tmp_pat
         assert "@example.com" not in everything
     with flower_process(tmp_path) as flower:
         assert expected <= flower.tasks().keys(), "Flower lost its tasks in the restart"
+
+
+def test_flower_shows_the_batch_that_a_message_ran(api: APIClient, tmp_path: Path, settings):
+    """A message runs the batch whose turn it is, and not always the one that it was sent for."""
+    settings.JOB_BATCH_SIZE = 10
+    create_table()
+    job = start_counting(User.objects.get(), 20)
+    delete_queues()
+    with transaction.atomic():
+        publish_batches(job, [job.batches.get(number=2)])
+    with flower_process(tmp_path) as flower:
+        with worker_process(tmp_path, "counting", "--include", "tests.helpers.counting"):
+            flower.await_success({f"Counting: job {str(job.pk)[:8]} batch 1/2"})
+        assert not any("batch 2/2" in label for label in flower.tasks())
+    job.refresh_from_db()
+    assert job.processed_items == 10
 
 
 def test_repeated_messages_have_the_same_labels(api: APIClient):
