@@ -74,14 +74,17 @@ def waiting_messages(queue: str, limit: int) -> list[str]:
     """The labels of the oldest messages in a queue, at most `limit`. Raises redis.RedisError."""
     client = redis_client(TIMEOUT_SECONDS, retries=1)
     messages = client.lrange(_key(queue), -limit, -1) if limit > 0 else []
-    return [_label(json.loads(message)["headers"]) for message in reversed(messages)]
+    return [_label(message) for message in reversed(messages)]
 
 
-def _label(headers: dict[str, Any]) -> str:
+def _label(message: bytes | str) -> str:
     """The label that the message was sent with; for beat's messages, the task and its arguments."""
-    if headers.get("shadow"):
-        return f"{headers['shadow']}: {headers['argsrepr']}"
-    return f"{headers['task']} {headers['argsrepr']}"
+    try:
+        headers = json.loads(message)["headers"]
+        name, arguments = headers.get("shadow"), headers["argsrepr"]
+        return f"{name}: {arguments}" if name else f"{headers['task']} {arguments}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "an unreadable message"
 
 
 def queue_length(queue: str) -> int:

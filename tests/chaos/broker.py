@@ -16,6 +16,17 @@ from scribes.embedded.addresses import redis_url, socket_dir
 from scribes.embedded.valkey import valkey_command
 from tests.helpers.processes import eventually
 
+# What makes Redis refuse writes, and what ends that.
+REFUSALS = {
+    "full": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    "without replicas": (
+        "CONFIG SET min-replicas-to-write 1",
+        "CONFIG SET min-replicas-to-write 0",
+    ),
+    "read-only": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "not permitted": ("ACL SETUSER default -@write", "ACL SETUSER default +@all"),
+}
+
 
 class Broker:
     def __init__(self, folder: Path) -> None:
@@ -69,6 +80,16 @@ class Broker:
             yield
         finally:
             self.client.execute_command("CLIENT", "UNPAUSE")
+
+    @contextmanager
+    def refusing(self, why: str) -> Iterator[None]:
+        """It answers, but refuses writes with an error."""
+        begin, end = REFUSALS[why]
+        self.client.execute_command(*begin.split())
+        try:
+            yield
+        finally:
+            self.client.execute_command(*end.split())
 
     @contextmanager
     def down(self) -> Iterator[None]:
