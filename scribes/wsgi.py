@@ -11,11 +11,13 @@ from typing import Any
 from django.core.wsgi import get_wsgi_application
 
 from scribes.monitoring import prometheus_multiprocess
+from scribes.startup import web_starting
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 
 prometheus_multiprocess.enable()
 _django = get_wsgi_application()
+web_starting.send(sender=None)
 
 # Almost everything that a request allocates is freed without the garbage collector, which by default
 # looks for cycles after every 700 objects: 6 % of the time of a page of jobs.
