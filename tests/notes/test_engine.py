@@ -7,21 +7,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from django.conf import settings as django_settings
+from django.db.models.functions import Now
 from filelock import FileLock
 
-from notes.embeddings import loading, preparation
+from notes.embeddings import loading, preparation, processes
 from notes.embeddings.encoder import Encoder, encoder
 from notes.embeddings.processes import EmbeddingProcess
 from scribes.models import Heartbeat, User
+from scribes.monitoring.heartbeats import process_name
 from tests.helpers.factories import make_note
 from tests.helpers.processes import environment, eventually, manage, run_concurrently, running
 from tests.helpers.servers import Web, web_process, worker_process
 
-CONVERTS, CONVERTED, IS_READY = "Converting the model", "Converted it", "is ready"
+CONVERTS, IS_READY = "Converting the model", "is ready"
 TOKEN = {"Authorization": f"Bearer {django_settings.METRICS_TOKEN}"}
 EMBED = """
 import django; django.setup()
@@ -145,10 +149,26 @@ def test_web_and_worker_start_with_a_converted_model(
         (web_log,) = tmp_path.glob("web-*.log")
         outputs = worker.output + web_log.read_text()
     assert outputs.count(CONVERTS) == 1
-    # Whichever of the two converted it, the worker was ready only afterwards.
-    if CONVERTED in worker.output:
-        assert worker.output.index(CONVERTED) < worker.output.index(IS_READY)
     assert set(EmbeddingProcess.objects.values_list("engine", flat=True)) == {"openvino"}
+
+
+def test_worker_starts_no_pool_before_the_model_is_converted(
+    transactional_db: None, converted: Path, tmp_path: Path
+):
+    target = tmp_path / "models" / converted.name
+    target.parent.mkdir()
+    env = environment(DATA_DIR=str(tmp_path))
+    lock = FileLock(f"{target}.lock")
+    lock.acquire()  # as a process that converts
+    with running(["celery", "-A", "scribes", "worker"], tmp_path / "worker.log", env) as worker:
+        children = psutil.Process(worker.popen.pid).children
+        eventually(lambda: [c for c in children() if "notes.embeddings.preparation" in c.cmdline()])
+        assert len(children()) == 1
+        assert IS_READY not in worker.output
+        shutil.copytree(converted, target)
+        lock.release()
+        worker.await_output(IS_READY)
+    assert CONVERTS not in worker.output
 
 
 def test_beat_prepares_no_model(transactional_db: None, tmp_path: Path):
@@ -156,6 +176,25 @@ def test_beat_prepares_no_model(transactional_db: None, tmp_path: Path):
     with running(["celery", "-A", "scribes", "beat"], tmp_path / "beat.log", env):
         eventually(lambda: Heartbeat.objects.filter(name="beat").exists())
     assert not (tmp_path / "data" / "models").exists()
+
+
+# --- Rows -----------------------------------------------------------------------------------
+
+
+def test_record_keeps_one_row_per_process_and_model(db: None, settings):
+    settings.HEARTBEAT_SECONDS = 0
+    ended = EmbeddingProcess(process="gone:1", model="m", threads=1, at=Now() - timedelta(days=2))
+    ended.save()
+    encoder().embed(["In the beginning"])
+    processes.record()
+    own = EmbeddingProcess.objects.get(process=process_name(), model=encoder().version)
+    assert (own.engine, own.fallback_reason) == ("openvino", "")
+    assert own.passages_per_second
+    processes.record()
+    # Nothing was embedded meanwhile, so the speed is still the one of the latest texts.
+    again = EmbeddingProcess.objects.get(process=process_name(), model=encoder().version)
+    assert again.passages_per_second == own.passages_per_second
+    assert not EmbeddingProcess.objects.filter(process="gone:1").exists()
 
 
 # --- The fallback ---------------------------------------------------------------------------
