@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Max, Min, QuerySet
+from django.db.models import QuerySet, Value
 
 NEWCOMERS = 16
 
@@ -29,12 +29,19 @@ def first_turn(
 
     Each queryset must be bounded or read one end of an index on `turn`.
     """
-    current = in_service.aggregate(turn=Max("turn"))["turn"]
-    if current is None:
-        current = waiting.aggregate(turn=Min("turn"))["turn"] or 0
+    ends = _end("current", in_service, "-turn").union(
+        _end("next", waiting, "turn"), _end("last", own, "-turn"), all=True
+    )
+    turns: dict[str, int] = dict(ends)
+    current = turns.get("current", turns.get("next", 0))
     turn = current + cost // NEWCOMERS
-    last = own.aggregate(turn=Max("turn"))["turn"]
-    return int(turn if last is None else max(turn, last + cost))
+    return max(turn, turns["last"] + cost) if "last" in turns else turn
+
+
+def _end(name: str, rows: QuerySet[Any], order: str) -> QuerySet[Any]:
+    """(name, turn) of the first row in this order, if there is one."""
+    with_turn = rows.filter(turn__isnull=False).order_by(order)
+    return with_turn.annotate(end=Value(name)).values_list("end", "turn")[:1]
 
 
 def is_newcomer(turn: int, current: int | None, cost: int = NEWCOMERS) -> bool:
