@@ -492,8 +492,8 @@ class JobBatch(Lease):
         turn that it would have had, or far behind."""
         turn = cls._first_turn(job) if batches else 0
         for n, batch in enumerate(batches):
-            row = cls.objects.filter(pk=batch.pk)
-            row.update(dispatched_at=Now(), turn=turn + n * NEWCOMERS)
+            batch.dispatched_at, batch.turn = Now(), turn + n * NEWCOMERS
+        cls.objects.bulk_update(batches, ["dispatched_at", "turn"])
 
     @classmethod
     def append(cls, job: BackgroundJob, chunks: Sequence[Sequence[int]]) -> None:
