@@ -22,6 +22,7 @@ from celery.signals import (
 from django.conf import settings
 from kombu import Queue
 from kombu.transport import TRANSPORT_ALIASES
+from structlog.contextvars import bound_contextvars
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 # Without this, Flower started from another folder would not find its settings and need no password.
@@ -252,11 +253,14 @@ def catch_up(**_: Any) -> None:
 
 
 @worker_ready.connect
-def log_banner(sender: Any, **_: Any) -> None:
+def log_configuration(sender: Any, **_: Any) -> None:
+    """One line, which is one object if lines are JSON."""
     tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
-    logger.info("Worker %s is ready", sender.hostname)
-    logger.info("  broker:      %s", app.connection().as_uri())  # masks the password
-    logger.info("  concurrency: %s", sender.controller.concurrency)
-    logger.info("  time limit:  %s s per task", app.conf.task_time_limit)
-    logger.info("  queues:      %s", ", ".join(sorted(app.amqp.queues)))
-    logger.info("  tasks:       %s", ", ".join(tasks))
+    with bound_contextvars(
+        broker=app.connection().as_uri(),  # masks the password
+        concurrency=sender.controller.concurrency,
+        time_limit=f"{app.conf.task_time_limit} s per task",
+        queues=", ".join(sorted(app.amqp.queues)),
+        tasks=", ".join(tasks),
+    ):
+        logger.info("Worker %s is ready", sender.hostname)

@@ -2,6 +2,9 @@
 
 A batch may be computed more than once, after a crash or a repeated message. Its results and its
 counters are written once, in one transaction. jobs.reconciler repeats what gets lost.
+
+The way of a batch stays in one module, since it is easier to follow so. That makes this module longer
+than others.
 """
 
 from __future__ import annotations

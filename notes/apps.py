@@ -8,12 +8,14 @@ class NotesConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the job types, panels and probes of this app.
+        """Register the job types, metrics, panels, probes and signal handlers of this app.
 
         Their modules import models, so they cannot be imported before the apps are loaded.
         """
+        import notes.metrics
         import notes.panels
-        import notes.probes  # noqa: F401 importing it registers the probes
+        import notes.probes
+        import notes.startup  # noqa: F401 importing these modules registers what is in them
         from jobs.job_types import register
         from notes.embeddings.regeneration import EmbeddingRegeneration, EmbeddingUpdate
 

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from jobs.estimate import items_per_second
 from jobs.models import DONE_ITEMS, BackgroundJob
+from notes.embeddings.processes import EmbeddingProcess, EngineUse
 from notes.embeddings.regeneration import EMBEDDING_JOB_TYPES, EmbeddingRegeneration
 from notes.models import Note, UserEmbeddingModel
 from notes.pending_embeddings import PendingEmbedding
@@ -39,9 +40,14 @@ def embeddings() -> Panel:
                 _format_speed(items_per_second(EmbeddingRegeneration.name)),
             ),
             Figure("users switching models", switching),
+            *map(_engine_figure, EmbeddingProcess.objects.alive().by_engine()),
         ],
         note="Coverage: notes that were embedded and have not been edited since.",
     )
+
+
+def _engine_figure(use: EngineUse) -> Figure:
+    return Figure("engine", str(use), is_problem=bool(use.on_fallback))
 
 
 def _running_speed() -> float | None:

@@ -1,4 +1,4 @@
-"""Probes of the embedding models."""
+"""Probes of the embedding models, and of the engines that run them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db.models import Q
 
 from notes.embeddings.encoder import Encoder, ModelUnavailable
+from notes.embeddings.processes import EmbeddingProcess
 from notes.models import EmbeddingModel, UserEmbeddingModel
 from scribes.monitoring.probes.registry import ProbeFailed, register
 
@@ -15,6 +16,8 @@ MODEL_FILES = (
     "tokenizer.json",
     "sentence_bert_config.json",
 )
+# Processes that a fault names.
+SLOW_SHOWN = 5
 
 
 @register("embedding model", critical=True)
@@ -42,6 +45,26 @@ def models_in_use() -> str:
         )
         _dimension(model.path, fix)
     return ", ".join(map(str, models)) or "none yet"
+
+
+@register(
+    "embedding engine",
+    group="database",
+    needs=["PostgreSQL", "migrations"],
+    needs_running_processes=True,
+)
+def embedding_engine() -> str:
+    """Every process that has loaded a model runs it with the engine that EMBEDDING_ENGINE asks for."""
+    alive = EmbeddingProcess.objects.alive()
+    slow = list(alive.exclude(fallback_reason="").order_by("-at")[:SLOW_SHOWN])
+    if slow:
+        raise ProbeFailed(
+            f"torch runs the embedding model, several times slower than OpenVINO would: {slow[0].reason}",
+            ", ".join(process.process for process in slow),
+            "python manage.py prepare_embeddings; the processes then switch to OpenVINO within an hour, "
+            "or when they are restarted",
+        )
+    return "; ".join(map(str, alive.by_engine())) or "no process has loaded a model lately"
 
 
 def _dimension(folder: str, fix: str) -> int:

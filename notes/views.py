@@ -168,6 +168,9 @@ class SimilarNotes(OwnNotes):
     def resources(self, data: Any) -> list[Resource]:
         return _result_resources(data)
 
+    def get_queryset(self) -> QuerySet[Note]:
+        return super().get_queryset().defer("content")
+
     @extend_schema(parameters=[ResultPageQuery], responses=SearchResultsSerializer)
     def get(self, request: Request, pk: int) -> Response:
         query = ResultPageQuery(data=request.query_params)

@@ -310,6 +310,7 @@ LOGGING = {
             "style": env.str("LOG_FORMAT", default="auto"),
         },
     },
+    "filters": {"without_due_tasks": {"()": "scribes.monitoring.logging.WithoutDueTasks"}},
     "handlers": {
         "stdout": {
             "class": "logging.StreamHandler",
@@ -322,6 +323,8 @@ LOGGING = {
         # Celery logs each received and finished task; our own lines say the same.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        # Beat logs each message that it sends: several lines each 10 s.
+        "celery.beat": {"filters": ["without_due_tasks"]},
         "sentence_transformers": {"level": "WARNING"},
         # The mail sink's SMTP dialogue.
         "mail.log": {"level": "WARNING"},

@@ -13,11 +13,13 @@ from django.core.wsgi import get_wsgi_application
 from django.db import connections
 
 from scribes.monitoring import prometheus_multiprocess
+from scribes.startup import web_starting
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 
 prometheus_multiprocess.enable()
 _django = get_wsgi_application()
+web_starting.send(sender=None)
 
 
 def limit_statements() -> None:

@@ -152,12 +152,12 @@ def populated_tables() -> list[str]:
 
 
 def previous_version(folder: Path) -> Path:
-    """The committed tree before the newest migration was added; HEAD while there is only 0001."""
+    """The last committed tree without any of the later migrations; HEAD while there is only 0001."""
     revision = "HEAD"
-    if newest := [f"{app}/migrations/{name}.py" for app, name in later_migrations()]:
-        log = ["git", "log", "-1", "--diff-filter=A", "--format=%H", "--", *newest]
-        added = subprocess.run(log, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-        revision = f"{added}^" if added else "HEAD"
+    if later := [f"{app}/migrations/{name}.py" for app, name in later_migrations()]:
+        log = ["git", "log", "--diff-filter=A", "--format=%H", "--", *later]
+        added = subprocess.run(log, cwd=ROOT, capture_output=True, text=True).stdout.split()
+        revision = f"{added[-1]}^" if added else "HEAD"
     archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True)
     if archive.returncode:
         pytest.skip("the history of the repository is not here")

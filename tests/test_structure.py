@@ -21,13 +21,15 @@ FLOORS = ("scribes", "jobs", "notes", "reminders")
 MAX_LINES = 350
 # These take long to import, and most processes never need them.
 SLOW_IMPORTS = {"torch", "transformers", "sentence_transformers", "openvino"}
-# Django wants these imports after all apps are loaded, and pythonbible takes 0.15 s.
+# Django wants these imports after all apps are loaded, pythonbible takes 0.15 s, and a process that
+# waits for another one to convert the model need not load torch.
 LATE_IMPORTS = {
     "scribes/apps.py",
     "jobs/apps.py",
     "notes/apps.py",
     "reminders/apps.py",
     "notes/scripture/references.py",
+    "notes/embeddings/preparation.py",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -1,12 +1,13 @@
-"""`python -m notes.embeddings.convert <folder> <file.xml>` converts a model for OpenVINO.
+"""Converts a model for OpenVINO. Only the process of notes.embeddings.preparation imports this.
 
-The input is a folder in the format of sentence-transformers. The converted network takes token ids
-and a mask, and returns sentence vectors.
+The converted network takes token ids and a mask, and returns sentence vectors. transformers uses
+scaled_dot_product_attention for all models that support it, so OpenVINO gets one operation for the
+attention of each layer.
 """
 
 from __future__ import annotations
 
-import sys
+import logging
 
 import openvino
 import torch
@@ -28,14 +29,15 @@ class Network(torch.nn.Module):
 
 
 def convert(folder: str, target: str) -> None:
-    """Do what openvino.convert_model does, without its report over the network that it was used."""
+    """Convert the model in `folder`, in the format of sentence-transformers, into the file `target`.
+
+    Does what openvino.convert_model does, without its report over the network that it was used.
+    """
+    # It warns of names of its own that are deprecated, because the trace reads all of them.
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     network = Network(SentenceTransformer(folder, device="cpu")).eval()
     example = torch.ones((2, 8), dtype=torch.long)
     with torch.no_grad():
         traced = TorchScriptPythonDecoder(network, example_input=(example, example))
     frontend = FrontEndManager().load_by_framework("pytorch")
     openvino.save_model(frontend.convert(frontend.load(traced)), target, compress_to_fp16=False)
-
-
-if __name__ == "__main__":
-    convert(*sys.argv[1:])

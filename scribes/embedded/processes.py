@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from scribes.embedded.generated_secrets import secret
 from scribes.models import User
@@ -30,8 +30,16 @@ class Addresses(NamedTuple):
 
 
 def prepare() -> None:
-    """Apply migrations, and create an administrator if there is none yet."""
+    """Apply migrations, and create an administrator if there is none yet.
+
+    Also converts the embedding model at the first start. Web and worker would do so, too, but
+    whoever waits for them would not see why.
+    """
     call_command("migrate", verbosity=0)
+    try:
+        call_command("prepare_embeddings", verbosity=0)
+    except CommandError as error:
+        sys.stderr.write(f"{error}\n")  # the processes start without it
     if not User.objects.filter(is_superuser=True).exists():
         User.objects.create_superuser(ADMIN_EMAIL, admin_password())
 

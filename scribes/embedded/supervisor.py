@@ -15,6 +15,7 @@ import fcntl
 import os
 import pwd
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +23,10 @@ from pathlib import Path
 from scribes.embedded import mail_sink, postgres, valkey
 from scribes.embedded.addresses import socket_dir
 from scribes.embedded.server_process import ServerFailed
+
+# What the lock file contains once all servers answer.
+READY = "ready"
+POLL_SECONDS = 0.1
 
 
 class AlreadyRunning(Exception):
@@ -47,21 +52,60 @@ def running(
             stack.enter_context(valkey.running(data))
         if with_mail:
             stack.enter_context(mail_sink.running(data))
+        _lock_file(data).write_text(READY)
         yield
     if socket_dir(data).parent != data:
         shutil.rmtree(socket_dir(data), ignore_errors=True)
 
 
 @contextmanager
+def running_or_shared(data: Path, **servers: bool) -> Iterator[None]:
+    """Like `running`, but use the servers of another supervisor if there is one.
+
+    They stop when that one ends. Raises ServerFailed.
+    """
+    with ExitStack() as stack:
+        while not _is_ready(data):
+            try:
+                stack.enter_context(running(data, **servers))
+            except AlreadyRunning:
+                time.sleep(POLL_SECONDS)  # they are starting, or stopping
+        yield
+
+
+def _is_ready(data: Path) -> bool:
+    """Whether the servers of the data folder run, here or under another supervisor."""
+    file = _lock_file(data)
+    return file.exists() and file.read_text() == READY and is_locked(file)
+
+
+def _lock_file(data: Path) -> Path:
+    return data / "lock"
+
+
+@contextmanager
 def _lock(data: Path) -> Iterator[None]:
     """Hold the data folder's lock. The operating system releases it when this process ends, even
     after SIGKILL."""
-    with (data / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(f"Scribes already runs its servers in {data}.") from None
+    with _lock_file(data).open("a") as file:
+        if not try_lock(file.fileno()):
+            raise AlreadyRunning(f"Scribes already runs its servers in {data}.")
+        file.truncate(0)
         yield
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process; False if another one has locked it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("a") as file:
+        return not try_lock(file.fileno())
 
 
 def _prepare(data: Path) -> None:

@@ -63,11 +63,16 @@ def record(name: str) -> None:
 
 def _write(name: str) -> None:
     Heartbeat.objects.bulk_create(
-        [Heartbeat(name=name, process=f"{socket.gethostname()}:{os.getpid()}", at=Now())],
+        [Heartbeat(name=name, process=process_name(), at=Now())],
         update_conflicts=True,
         unique_fields=["name", "process"],
         update_fields=["at"],
     )
+
+
+def process_name() -> str:
+    """How the tables name this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def ages() -> dict[str, float]:

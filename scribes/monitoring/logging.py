@@ -8,6 +8,7 @@ django-structlog is not used: docs/decisions/0017 says why.
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -88,6 +89,13 @@ def _text_line(logger: WrappedLogger, method: str, event: EventDict) -> str:
     trace = event.pop("exception", None)
     context = "".join(f" {key}={value}" for key, value in event.items())
     return f"{time} {level} {name}: {message}{context}" + (f"\n{trace}" if trace else "")
+
+
+class WithoutDueTasks(logging.Filter):
+    """Drops what beat logs for each message that it sends. Errors and its start and end stay."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or "Sending due task" not in str(record.msg)
 
 
 # --- Context --------------------------------------------------------------------------------

@@ -49,3 +49,19 @@ def _nodes(plan: Plan) -> Iterator[Plan]:
     yield plan
     for child in plan.get("Plans", []):
         yield from _nodes(child)
+
+
+def bytes_read(call: Callable[[], object]) -> int:
+    """The size of all that the queries of a call return, as text."""
+    with CaptureQueriesContext(connection) as queries:
+        call()
+    return sum(
+        _result_size(q["sql"]) for q in queries.captured_queries if q["sql"].startswith("SELECT")
+    )
+
+
+def _result_size(statement: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        rows = cursor.fetchall() if cursor.description else []
+    return sum(len(str(value)) for row in rows for value in row)

@@ -159,7 +159,8 @@ def test_help_is_requested_unless_it_is_coming(alice: User, run_on_commit, queue
     assert broker.queue_length("notes") == 1
 
 
-def test_one_message_embeds_the_notes_of_all_users(alice: User, bob: User):
+def test_one_message_embeds_the_notes_of_all_users(alice: User, bob: User, monkeypatch):
+    monkeypatch.setattr(saved_notes, "RUN_SECONDS", 600)
     make_notes(alice, 40)
     make_notes(bob, 1)
     embed_saved_notes()

@@ -121,10 +121,31 @@ def test_embedded_starts_no_server_that_has_a_url(data: Path):
     assert not (data / "valkey").exists()
 
 
-def test_embedded_refuses_to_run_twice_for_one_folder(data: Path):
-    second = f"import subprocess; subprocess.run({[*MANAGE, 'embedded', 'true']!r}, env={own_environment(data)!r})"
-    result = run(data, *python(second))
-    assert "already runs its servers" in result.stderr
+def test_embedded_uses_servers_that_run_already(data: Path):
+    """It leaves them running when its command ends."""
+    version = python("import os; print(os.environ['DATABASE_URL'])")
+    twice = f"""
+import os, subprocess
+for _ in range(2):
+    subprocess.run({[*MANAGE, "embedded", *version]!r}, env={own_environment(data)!r}, check=True)
+print(os.environ["DATABASE_URL"])
+"""
+    result = run(data, *python(twice))
+    assert result.returncode == 0, result.stderr
+    assert len(set(result.stdout.split())) == 1
+    assert len(result.stdout.split()) == 3
+
+
+def test_up_refuses_to_run_twice_for_one_folder(data: Path):
+    second = [*MANAGE, "up"]
+    code = f"""
+import fcntl, os, subprocess
+file = open(os.environ["DATA_DIR"] + "/up.lock", "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+subprocess.run({second!r})
+"""
+    result = run(data, *python(code))
+    assert "Scribes already runs in" in result.stderr
 
 
 def test_embedded_rejects_an_unknown_command(data: Path):

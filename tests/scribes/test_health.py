@@ -101,7 +101,8 @@ def deployment(shared_deployment: Deployment) -> Deployment:
 
 
 def test_ready_is_200_while_everything_runs(deployment: Deployment):
-    answer = deployment.ready()
+    # A busy machine may answer 503 at times.
+    answer = eventually(deployment.ready)
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "faults": []})
 
 

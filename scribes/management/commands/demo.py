@@ -36,7 +36,8 @@ from scribes.embedded.sample_texts import psalm
 EMAIL = "demo@example.com"
 REQUEST_TIMEOUT_SECONDS = 600
 POLL_SECONDS = 0.2
-REMINDER_SECONDS = 2
+# The API refuses a reminder whose time is past when the request arrives.
+REMINDER_SECONDS = 5
 QUESTIONS = (
     "Who looks after me like a shepherd after his sheep?",
     "How can I be made clean again after a great sin?",
@@ -208,7 +209,7 @@ def ask(api: Api, console: Console, question: str) -> None:
 
 
 def remind(api: Api, console: Console) -> None:
-    """Create a reminder that is due in two seconds, and wait for its mail. Raises ApiError."""
+    """Create a reminder that is due in a few seconds, and wait for its mail. Raises ApiError."""
     (note,) = api.call("GET", "/notes?limit=1")["notes"]
     due = datetime.now(UTC) + timedelta(seconds=REMINDER_SECONDS)
     reminder = api.call(

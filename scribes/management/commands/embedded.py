@@ -20,7 +20,8 @@ from scribes.embedded.server_process import ServerFailed
 class Command(BaseCommand):
     help = (
         "Run COMMAND with a PostgreSQL, a Valkey and a mail sink of this checkout, and stop them "
-        "afterwards. If DATABASE_URL, REDIS_URL or EMAIL_URL is set, that server is used instead."
+        "afterwards. If they run already, such as those of `make run`, they are used and left alone. If "
+        "DATABASE_URL, REDIS_URL or EMAIL_URL is set, that server is used instead."
     )
     # System checks may need the database, which does not run yet.
     requires_system_checks: list[str] = []
@@ -35,14 +36,14 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda received, _: sys.exit(128 + received))
         try:
-            with supervisor.running(
+            with supervisor.running_or_shared(
                 settings.DATA_DIR,
                 with_postgres=not settings.DATABASE_URL_IS_SET,
                 with_valkey=not settings.REDIS_URL_IS_SET,
                 with_mail=not settings.EMAIL_URL_IS_SET,
             ):
                 status = run(command)
-        except (supervisor.AlreadyRunning, ServerFailed) as error:
+        except ServerFailed as error:
             raise CommandError(str(error)) from error
         sys.exit(status)
 

@@ -5,10 +5,11 @@ import signal
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from scribes.embedded import processes
 from scribes.embedded.processes import ADMIN_EMAIL, Addresses
+from scribes.embedded.supervisor import try_lock
 from scribes.models import User
 
 
@@ -16,6 +17,7 @@ class Command(BaseCommand):
     help = "Apply migrations, print all addresses, and run the Procfile until Ctrl-C."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        lock()
         addresses = Addresses(settings.WEB_PORT, settings.FLOWER_PORT)
         processes.prepare()
         self.stdout.write(welcome(addresses))
@@ -24,6 +26,18 @@ class Command(BaseCommand):
         # `manage.py embedded` passes the end of the terminal on as SIGTERM.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.execve(command[0], command, environment)  # noqa: S606 Ctrl-C must reach it directly
+
+
+def lock() -> None:
+    """Raise CommandError if another `up` runs for the same data folder. The process that replaces this
+    one keeps the lock."""
+    descriptor = os.open(settings.DATA_DIR / "up.lock", os.O_RDWR | os.O_CREAT)
+    if not try_lock(descriptor):
+        raise CommandError(
+            f"Scribes already runs in {settings.DATA_DIR}. Stop it first, or start a second one with"
+            " another DATA_DIR, WEB_PORT and FLOWER_PORT."
+        )
+    os.set_inheritable(descriptor, True)
 
 
 def welcome(addresses: Addresses) -> str:
