@@ -172,7 +172,8 @@ def test_message_runs_the_batch_whose_turn_it_is(alice: User, bob: User):
 def test_message_serves_only_types_of_its_queue(alice: User, bob: User, monkeypatch):
     job, other = start_counting(alice, 10), start_counting(bob, 10)
     BackgroundJob.objects.filter(pk=job.pk).update(job_type="embedding_regeneration")
-    deliver(*batch_ids(other))
+    (message,) = batch_ids(other)
+    deliver(message)
     assert len(counted(other)) == 10
     assert job.batches.get().status == "pending"
 
