@@ -33,6 +33,8 @@ logger_class = SharedLog
 # sent into a connection that is just being closed.
 keepalive = 75
 graceful_timeout = 30
+# A process whose event loop hangs is replaced. At its first start it may wait for the embedding model.
+timeout = 300
 # Two checkouts would share the default one.
 control_socket_disable = True
 asgi_lifespan = "off"
