@@ -10,4 +10,4 @@ RUN pip install -c constraints.txt -r requirements.txt --extra-index-url https:/
 COPY . .
 USER scribes
 VOLUME /var/lib/scribes
-CMD ["gunicorn", "scribes.wsgi", "--bind", "0.0.0.0:8000", "--workers", "2", "--threads", "4"]
+CMD ["gunicorn", "-c", "python:scribes.serving.config", "scribes.asgi", "--bind", "0.0.0.0:8000"]

@@ -14,7 +14,7 @@ from bench.processes import Process, eventually, running
 from scribes.embedded.ports import free_port
 from scribes.models import User
 
-GUNICORN = "gunicorn scribes.wsgi --bind 127.0.0.1:{port} --workers 2 --threads 4"
+GUNICORN = "gunicorn -c python:scribes.serving.config scribes.asgi --bind 127.0.0.1:{port}"
 PASSWORD = "correct horse battery"
 
 

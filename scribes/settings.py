@@ -129,6 +129,11 @@ METRICS_TOKEN = env.str("METRICS_TOKEN", default="") or secret(DATA_DIR, "metric
 
 # --- Web ------------------------------------------------------------------------------------
 
+WEB_PROCESSES = env.int("WEB_PROCESSES", default=2)
+# Threads of each process that answer requests. Each has a connection to the database.
+WEB_THREADS = env.int("WEB_THREADS", default=4)
+# Open connections of each process. Beyond it, those without a request are closed, the oldest first.
+WEB_CONNECTIONS = env.int("WEB_CONNECTIONS", default=1000)
 # A request whose statement takes longer is answered with 503.
 WEB_STATEMENT_TIMEOUT_SECONDS = env.int("WEB_STATEMENT_TIMEOUT_SECONDS", default=10)
 

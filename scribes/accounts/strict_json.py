@@ -10,8 +10,9 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from rest_framework.exceptions import ParseError
 
-from scribes.api.errors import PROBLEM_TYPE, error_text, problem, problem_body
+from scribes.api.errors import error_text, problem
 from scribes.api.parsers import parse_json
+from scribes.api.problems import PROBLEM_TYPE, problem_body
 
 View = Callable[..., HttpResponse]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
@@ -16,15 +15,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.utils.serializer_helpers import ReturnDict
 
-PROBLEM_TYPE = "application/problem+json"
-# What a client is told to wait after a 503.
-RETRY_AFTER_SECONDS = 5
-
-
-def problem_body(status: int, detail: str, errors: list[dict[str, str]]) -> dict[str, Any]:
-    """A problem document whose `errors` have the form of django-allauth's."""
-    title = HTTPStatus(status).phrase
-    return {"title": title, "status": status, "detail": detail, "errors": errors}
+from scribes.api.problems import PROBLEM_TYPE, RETRY_AFTER_SECONDS, problem_body
 
 
 def problem(status: int, detail: str) -> HttpResponse:

@@ -89,9 +89,13 @@ class Web:
 def web_process(folder: Path, **variables: str) -> Iterator[Web]:
     """A web process, started as the Procfile starts it."""
     port = free_port()
-    command = f"gunicorn scribes.wsgi --bind 127.0.0.1:{port} --threads 4".split()
+    command = (
+        f"gunicorn -c python:scribes.serving.config scribes.asgi --bind 127.0.0.1:{port}".split()
+    )
     web = Web(f"http://127.0.0.1:{port}")
-    with running(command, folder / f"web-{port}.log", environment(**variables)) as process:
+    with running(
+        command, folder / f"web-{port}.log", environment(**{"WEB_PROCESSES": "1"} | variables)
+    ) as process:
         eventually(web.is_up, process=process)
         yield web
         # gunicorn waits for open connections when it stops.
