@@ -509,11 +509,13 @@ class JobBatch(Lease):
         """The turn of the next batch of the job's user: users take turns by batch.
 
         The user has at most JOB_PARALLELISM batches of each job type in flight."""
-        active = BackgroundJob.objects.active().filter(user=job.user_id)
+        last = cls.objects.in_flight().filter(job=OuterRef("pk")).order_by("-turn").values("turn")
+        # A scalar sub-query and not a join, which PostgreSQL may start with the batches of all jobs.
+        own = BackgroundJob.objects.active().filter(user=job.user_id)
         return first_turn(
             in_service=cls.objects.held().filter(lease_expires_at__gt=Now()),
             waiting=cls.objects.dispatched(),
-            own=cls.objects.in_flight().filter(job__in=active),
+            own=own.annotate(turn=Subquery(last[:1])),
         )
 
     @classmethod
