@@ -103,7 +103,8 @@ def withdraw_lost_batches(job_type: str) -> None:
         settings.JOB_REPUBLISH_SECONDS
     )
     locked = lost.select_for_update(skip_locked=True, no_key=True).values("pk")
-    JobBatch.objects.filter(pk__in=locked[:MAX_JOBS_PER_ROUND]).update(dispatched_at=None)
+    with transaction.atomic():
+        JobBatch.objects.filter(pk__in=locked[:MAX_JOBS_PER_ROUND]).update(dispatched_at=None)
 
 
 def dispatch_waiting_batches() -> None:

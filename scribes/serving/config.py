@@ -24,7 +24,7 @@ class SharedLog(Logger):  # type: ignore[misc] # it has no types
         logging.config.dictConfig(settings.LOGGING)
 
 
-bind = f"127.0.0.1:{os.environ.get('PORT') or settings.WEB_PORT}"
+bind = f"127.0.0.1:{settings.WEB_PORT}"
 workers = settings.WEB_PROCESSES
 worker_class = "scribes.serving.worker.Worker"
 worker_connections = settings.WEB_CONNECTIONS

@@ -8,6 +8,8 @@ import pytest
 from django.db import connection, transaction
 from django_celery_beat.models import PeriodicTask
 
+from scribes.models import Heartbeat
+from scribes.monitoring.heartbeats import BEAT
 from tests.helpers.database import is_lock_awaited
 from tests.helpers.processes import environment, eventually, running
 
@@ -18,7 +20,7 @@ def test_beat_ends_when_it_is_stopped_during_a_query(tmp_path: Path):
     command = ["celery", "-A", "scribes", "beat"]
     env = environment(HEARTBEAT_SECONDS="1")
     with running(command, tmp_path / "beat.log", env) as beat:
-        beat.await_output("Sending due task")
+        eventually(lambda: Heartbeat.objects.filter(name=BEAT).exists(), process=beat)
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("LOCK TABLE heartbeats")
             eventually(is_lock_awaited, process=beat)
