@@ -12,6 +12,8 @@ from notes.scripture.verse_range import LETTER_AND_NUMBER, MAX_PIECES, VerseRang
 # Only the start of a long text is searched, since the request that saves the note waits for it.
 MAX_SCANNED_CHARACTERS = 100_000
 MAX_REFERENCES = 1000
+# What looks like a reference takes up to half a millisecond to parse. Some are invalid or come twice.
+MAX_CANDIDATES = 1200
 
 SPACES = re.compile(r"[^\S\n]+")
 DASHES = re.compile(r" ?[‐‑‒–—−] ?")
@@ -34,11 +36,12 @@ def find_references(field: str) -> list[VerseRange]:
 def parse_note(field: str, text: str) -> ParsedText:
     """The references in a note's field for references and in its text.
 
-    The name of a book alone counts in the field only: in a text, John may be a person. Takes half a
-    second for a text that has only references.
+    The name of a book alone counts in the field only: in a text, John may be a person. Takes up to a
+    second: MAX_CANDIDATES are parsed.
     """
-    in_field = list(_parse_pieces(field[:MAX_SCANNED_CHARACTERS], whole_books=True))
-    in_text = _parse_pieces(text[:MAX_SCANNED_CHARACTERS], whole_books=False)
+    budget = iter(range(MAX_CANDIDATES))
+    in_field = list(_parse_pieces(field[:MAX_SCANNED_CHARACTERS], budget, whole_books=True))
+    in_text = _parse_pieces(text[:MAX_SCANNED_CHARACTERS], budget, whole_books=False)
     found: dict[VerseRange, None] = {}
     for _, ranges in islice(chain(in_field, in_text), MAX_PIECES):
         found.update(dict.fromkeys(ranges))
@@ -48,7 +51,9 @@ def parse_note(field: str, text: str) -> ParsedText:
     return ParsedText(list(found)[:MAX_REFERENCES], unparsed)
 
 
-def _parse_pieces(text: str, *, whole_books: bool) -> Iterator[tuple[str, list[VerseRange]]]:
+def _parse_pieces(
+    text: str, budget: Iterator[int], *, whole_books: bool
+) -> Iterator[tuple[str, list[VerseRange]]]:
     """Each part between separators with its references. In "Rom 8:28; 12:1" both are in Romans."""
     # Imported here and not above: pythonbible takes 0.15 s to import and some memory. Processes that
     # never read a note's text (beat, Flower, most workers) start without it.
@@ -58,9 +63,9 @@ def _parse_pieces(text: str, *, whole_books: bool) -> Iterator[tuple[str, list[V
     # Spaces are collapsed first: a pattern that starts with any number of spaces is slow on many.
     for piece in SEPARATOR.split(DASHES.sub("-", SPACES.sub(" ", text))):
         if book and (numbers := NUMBERS_ONLY.match(piece)):
-            found = parse_references(f"{book} {numbers[1]}", whole_books)
+            found = parse_references(f"{book} {numbers[1]}", whole_books, budget)
         elif whole_books or LETTER_AND_NUMBER.search(piece):
-            found = parse_references(piece, whole_books)
+            found = parse_references(piece, whole_books, budget)
         else:
             found = []
         book = book_title(found[-1]) if found else ""

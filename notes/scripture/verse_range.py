@@ -9,7 +9,7 @@ from typing import NamedTuple
 BOOK_SIZE = 1_000_000
 CHAPTER_SIZE = 1000
 
-# The limit for the pieces of a text and for the references in one piece.
+# The limit for the pieces of a text.
 MAX_PIECES = 2000
 
 # Text without this has no reference with a chapter.

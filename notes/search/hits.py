@@ -15,9 +15,13 @@ from notes.search.highlighting import REGION_CHARACTERS, best_span, excerpt, hig
 from notes.search.query import KEYWORD, KeywordQuery, Query
 from notes.search.sql import fetch_rows
 
-# How much of a long note is searched for the query's words, if only those match. If all of them come
-# later, the start of the note is shown.
+# How much of a long note is searched for the query's words, if only those match: less if there are
+# many words, since the time is that of their product. If all of them come later, the start of the note
+# is shown.
 SEARCHED_CHARACTERS = 200_000
+SEARCHED_CHARACTERS_TIMES_WORDS = 2_000_000
+# How far before the first of these words a heading is looked for, in a note without passages.
+HEADING_DISTANCE_CHARACTERS = 10_000
 
 
 class RankedNote(NamedTuple):
@@ -55,11 +59,15 @@ class Hit(NamedTuple):
 
 
 # Notes with their passage that is closest to the query. All columns but `content` and `words`, which
-# are large.
+# are large. A passage is cut if it is long: white space has no tokens, so any amount of it fits.
 HITS_SQL = """
 SELECT id, user_id, title, preacher, tags, scripture_refs, created_at, updated_at,
     closest.char_start, closest.heading,
-    substr(content, closest.char_start + 1, closest.char_end - closest.char_start) AS text
+    substr(
+        content,
+        closest.char_start + 1,
+        least(closest.char_end - closest.char_start, %(length)s)
+    ) AS text
 FROM notes
 LEFT JOIN LATERAL (
     SELECT char_start, char_end, heading FROM passages
@@ -79,7 +87,11 @@ FROM (
         coalesce(passage.char_start, word) AS start,
         coalesce(passage.heading, (
             SELECT left(trim(line[1], E' \\t#'), %(heading_characters)s)
-            FROM regexp_matches(left(content, word), '^ {0,3}#{1,6}[ \\t]+(\\S.*)$', 'gn')
+            FROM regexp_matches(
+                right(left(content, word), %(heading_distance)s),
+                '^ {0,3}#{1,6}[ \\t]+(\\S.*)$',
+                'gn'
+            )
                 WITH ORDINALITY AS found (line, number)
             ORDER BY number DESC LIMIT 1
         ), '') AS heading
@@ -111,6 +123,7 @@ def hits(ranked: Sequence[RankedNote], query: Query) -> list[Hit]:
         "notes": [row.note_id for row in ranked],
         "model": query.model and query.model.pk,
         "vector": query.vector,
+        "length": REGION_CHARACTERS,
     }
     notes = {note.pk: note for note in Note.objects.raw(HITS_SQL, parameters)}
     present = [row for row in ranked if row.note_id in notes]
@@ -145,10 +158,13 @@ def _keyword_passages(
     """The part of each note with most of the query's words."""
     if not note_ids:
         return {}
+    stems = keywords.stems if keywords else []
+    affordable = SEARCHED_CHARACTERS_TIMES_WORDS // max(1, len(stems))
     parameters = {
         "notes": note_ids,
-        "stems": keywords.stems if keywords else [],
-        "searched": SEARCHED_CHARACTERS,
+        "stems": stems,
+        "searched": min(SEARCHED_CHARACTERS, affordable),
+        "heading_distance": HEADING_DISTANCE_CHARACTERS,
         "before": -1 - REGION_CHARACTERS // 8,
         "length": REGION_CHARACTERS,
         "heading_characters": HEADING_MAX_CHARACTERS,

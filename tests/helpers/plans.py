@@ -55,9 +55,12 @@ def bytes_read(call: Callable[[], object]) -> int:
     """The size of all that the queries of a call return, as text."""
     with CaptureQueriesContext(connection) as queries:
         call()
-    return sum(
-        _result_size(q["sql"]) for q in queries.captured_queries if q["sql"].startswith("SELECT")
-    )
+    statements = (query["sql"] for query in queries.captured_queries)
+    return sum(_result_size(statement) for statement in statements if _reads(statement))
+
+
+def _reads(statement: str) -> bool:
+    return statement.lstrip().startswith(("SELECT", "WITH"))
 
 
 def _result_size(statement: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cProfile import Profile
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from rest_framework.test import APIClient
 
 from notes.models import ScriptureReference
 from notes.scripture.references import (
+    MAX_CANDIDATES,
     MAX_REFERENCES,
     MAX_SCANNED_CHARACTERS,
     find_references,
@@ -142,6 +144,31 @@ def test_number_of_scanned_characters_is_limited():
     spaces = " " * (MAX_SCANNED_CHARACTERS - len(last))
     assert ranges("", spaces + last) == [(43_003_016, 43_003_016)]
     assert ranges("", spaces + " " * len(last) + last) == []
+
+
+DEAR = [
+    "Jn 1,2-",
+    ",1-2Jn 3 ",
+    "1 \u017fam 1,2-",
+    "Gen - Rev 22:21, ",
+    "Jn 1:1-",
+    "John.2 ",
+    "Jn 99:1; ",
+]
+
+
+@pytest.mark.parametrize("text", DEAR)
+def test_work_for_any_text_is_limited(text: str):
+    """Without the limits, the first of them takes minutes."""
+    whole = (text * MAX_SCANNED_CHARACTERS)[:MAX_SCANNED_CHARACTERS]
+    with Profile() as profile:
+        parse_note("", whole)
+    calls = sum(entry.callcount for entry in profile.getstats())
+    assert calls < 3_000 * MAX_CANDIDATES
+
+
+def test_range_ends_with_the_second_book():
+    assert ranges("Jn 21-Acts 1:2-Rom 3") == ranges("Jn 21-Acts 1:2")
 
 
 # --- Saving ---------------------------------------------------------------------------------

@@ -43,6 +43,17 @@ def test_semantic_search_reads_only_passages(api: APIClient, alice: User):
     assert bytes_read(lambda: api.get(f"/semantic/similar/{notes[0].pk}")) < 10_000
 
 
+def test_semantic_search_cuts_a_passage_of_white_space(api: APIClient, alice: User):
+    """White space has no tokens, so any amount of it fits into one passage."""
+    note = make_note(alice, content=f"The Lord is{' ' * 900_000}my shepherd.")
+    embed_and_save([note.pk])
+    body = {"query": "Who looks after me?", "mode": "semantic", "min_similarity": -1}
+    (result,) = api.post("/semantic/search", body).json()["results"]
+    passage = result["passage"]
+    assert passage["text"] == note.content[passage["char_start"] : passage["char_end"]]
+    assert len(passage["text"]) <= REGION_CHARACTERS
+
+
 @pytest.mark.usefixtures("long_notes")
 def test_list_of_notes_reads_their_beginnings(api: APIClient):
     assert len(api.get("/notes").json()["notes"]) == NOTES
