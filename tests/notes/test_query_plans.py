@@ -4,17 +4,48 @@ has analysed the tables or not."""
 from __future__ import annotations
 
 from itertools import product
+from urllib.parse import urlsplit
 
 import pytest
 from django.db import connection
 from rest_framework.test import APIClient
 
+from notes.embeddings.rollout import default_model, encoder_of
 from notes.models import Note, text_hash
+from notes.search.hits import HEADING_DISTANCE_CHARACTERS
+from reminders.models import Reminder
 from scribes.models import User
-from tests.helpers.plans import most_rows_read
+from tests.helpers.factories import make_note
+from tests.helpers.plans import most_rows_read, plans_of
 
 OWN, OTHERS = 400, 8000
 WORDS = "grace peace water faith hope love light word truth way"
+# What the notes of both users have: passages, references, reminders and what was sent for them.
+FILL = """
+INSERT INTO passages (note_id, user_id, model_id, ordinal, char_start, char_end, current, text_hash,
+    vector)
+SELECT id, user_id, %(model)s, 0, 0, 10, true, '', %(vector)s::halfvec FROM notes;
+INSERT INTO scripture_references (note_id, user_id, start_verse, end_verse)
+SELECT id, user_id, 43003016, 43003017 FROM notes;
+INSERT INTO reminders (user_id, note_id, status, scheduled_at, start_date, start_time, time_zone,
+    rrule, channels, message, snooze_link, error, request_id, created_at, updated_at)
+SELECT user_id, id, 'pending', now() + id * interval '1 minute', now(), '00:00', 'UTC', '',
+    '{email}', '', '', '', '', now(), now() FROM notes;
+INSERT INTO reminder_deliveries (id, reminder_id, user_id, occurrence_at, channel, next_attempt_at,
+    is_late, status, is_superseded, attempts, claim_seq, error, created_at)
+SELECT gen_random_uuid(), id, user_id, scheduled_at - interval '1 day', 'email', now(),
+    false, 'sent', false, 1, 1, '', now() FROM reminders;
+INSERT INTO reminder_delivery_attempts (delivery_id, number, outcome, reason, ended_at)
+SELECT id, 1, 'sent', '', now() FROM reminder_deliveries;
+INSERT INTO notifications (user_id, reminder_id, title, message, occurrence_at, created_at)
+SELECT user_id, id, '', '', now(), now() FROM reminders;
+INSERT INTO background_jobs (job_id, user_id, job_type, status, total_items, processed_items,
+    failed_items, skipped_items, parameters, error_message, request_id, created_at,
+    dispatched_at)
+SELECT gen_random_uuid(), user_id, 'embedding_update', 'completed', 0, 0, 0, 0, '{}', '', '', now(),
+    now()
+FROM notes;
+"""
 SEARCHES = (
     WORDS,
     f"{WORDS} -zzz",
@@ -29,9 +60,14 @@ LISTS = (
     "/notes?scripture=John 3:16",
     "/notes?date_from=2020-01-01",
     "/semantic/status",
-    "/jobs",
-    "/reminders",
-    "/notifications",
+    "/semantic/similar/{note}?limit=100&min_similarity=-1",
+    "/notes/{note}",
+    "/jobs?limit=100",
+    "/reminders?limit=100",
+    "/reminders?note_id={note}",
+    "/reminders/{reminder}",
+    "/reminders/{reminder}/deliveries",
+    "/notifications?limit=100&unread=true",
 )
 
 
@@ -45,10 +81,18 @@ def write_notes(user: User, count: int) -> None:
     Note.objects.bulk_create(notes, batch_size=1000)
 
 
+def fill() -> None:
+    model = default_model()
+    values = {"model": model.pk, "vector": str([0.1] * encoder_of(model).dimension)}
+    with connection.cursor() as cursor:
+        cursor.execute(FILL, values)
+
+
 @pytest.fixture(params=["fresh", "analysed"])
 def tables(request: pytest.FixtureRequest, alice: User, bob: User) -> None:
     write_notes(bob, OTHERS)
     write_notes(alice, OWN)
+    fill()
     if request.param == "analysed":
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
@@ -63,6 +107,28 @@ def test_search_reads_each_own_note_a_few_times(api: APIClient):
 
 
 @pytest.mark.usefixtures("tables")
-def test_list_reads_own_rows_only(api: APIClient):
-    for path in LISTS:
+def test_list_reads_own_rows_only(api: APIClient, alice: User):
+    reminder = Reminder.objects.for_user(alice).latest("pk")
+    for template in LISTS:
+        path = template.format(note=reminder.note_id, reminder=reminder.pk)
         assert most_rows_read(lambda p=path: api.get(p)) <= 4 * OWN, path  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("tables", ["analysed"], indirect=True)
+def test_calendar_reads_own_rows_only(tables: None, api: APIClient):
+    """Until PostgreSQL has analysed the reminders, it may also read the index of all pending ones."""
+    feed = urlsplit(api.get("/reminders/preferences").json()["feed_url"]).path
+    assert most_rows_read(lambda: api.get(feed)) <= 4 * OWN
+
+
+MANY_HEADINGS = "# Another heading\n" * 10_000
+
+
+def test_search_looks_for_headings_near_the_words(api: APIClient, alice: User):
+    make_note(alice, content=f"{MANY_HEADINGS}Nicodemus came by night.")
+    body = {"query": "Nicodemus", "mode": "keyword"}
+    (nodes,) = plans_of(lambda: api.post("/semantic/search", body), "regexp_matches")
+    (found,) = [node for node in nodes if node.get("Function Name") == "regexp_matches"]
+    assert 0 < found["Actual Rows"] < HEADING_DISTANCE_CHARACTERS / 10
+    (result,) = api.post("/semantic/search", body).json()["results"]
+    assert result["passage"]["heading"] == "Another heading"
