@@ -111,8 +111,11 @@ class NoteDetail(OwnNotes, generics.RetrieveUpdateDestroyAPIView[Note]):
     http_method_names = ["get", "patch", "delete", "head", "options"]
 
     def get_queryset(self) -> QuerySet[Note]:
-        """Lock a note that is changed: a concurrent change of it would undo this one."""
+        """Lock a note that is changed: a concurrent change of it would undo this one. Do not read the
+        content of one that is deleted."""
         notes = super().get_queryset()
+        if self.request.method == "DELETE":
+            return notes.defer("content")
         return notes.select_for_update(no_key=True) if self.request.method == "PATCH" else notes
 
     @transaction.atomic

@@ -45,7 +45,8 @@ class ReminderAdmin(ReadOnlyAdmin[Reminder]):
     inlines = (DeliveryInline,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Reminder]:
-        return super().get_queryset(request).defer("note__content")
+        """With the note, which the page of one reminder shows, too, but without its long content."""
+        return super().get_queryset(request).select_related("note").defer("note__content")
 
     @admin.display(description="status", ordering="status")
     def status_badge(self, reminder: Reminder) -> SafeString:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from rest_framework.test import APIClient
 
 from notes.embeddings.saved_notes import embed_and_save
 from notes.models import Note
 from notes.search.highlighting import REGION_CHARACTERS
 from reminders.links import action_url
-from reminders.models import Delivery
+from reminders.models import Delivery, Reminder
 from scribes.models import User
 from tests.helpers.factories import make_note, make_reminders
 from tests.helpers.plans import bytes_read
@@ -82,3 +87,28 @@ def test_reminders_read_the_titles_of_notes(
 def link_of(note: Note) -> str:
     url = action_url(Delivery.objects.filter(reminder__note=note).first(), "cancel")  # type: ignore[arg-type]
     return url[url.index("/reminders") :]
+
+
+def test_deleting_a_note_reads_no_content(api: APIClient, long_notes: list[Note]):
+    make_reminders(long_notes[0], 3)
+    assert not reads_content(lambda: api.delete(f"/notes/{long_notes[0].pk}"))
+    assert not Note.objects.filter(pk=long_notes[0].pk).exists()
+
+
+def test_admin_pages_read_no_content(client: Client, long_notes: list[Note]):
+    make_reminders(long_notes[0], 3)
+    sweep()
+    client.force_login(User.objects.create_superuser("admin@example.com", "a password"))
+    for row in (long_notes[0], Reminder.objects.first(), Delivery.objects.first()):
+        name = f"admin:{row._meta.app_label}_{row._meta.model_name}"  # type: ignore[union-attr]
+        pages = reverse(f"{name}_changelist"), reverse(f"{name}_change", args=[row.pk])  # type: ignore[union-attr]
+        for page in pages:
+            assert client.get(page).status_code == 200
+            assert not reads_content(lambda p=page: client.get(p)), page  # type: ignore[misc]
+
+
+def reads_content(call: Callable[[], object]) -> bool:
+    with CaptureQueriesContext(connection) as queries:
+        call()
+    assert queries.captured_queries
+    return any('"notes"."content"' in query["sql"] for query in queries.captured_queries)
