@@ -4,6 +4,7 @@ has analysed the tables or not."""
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -83,7 +84,7 @@ def write_notes(user: User, count: int) -> None:
 
 def fill() -> None:
     model = default_model()
-    values = {"model": model.pk, "vector": str([0.1] * encoder_of(model).dimension)}
+    values: dict[str, Any] = {"model": model.pk, "vector": str([0.1] * encoder_of(model).dimension)}
     with connection.cursor() as cursor:
         cursor.execute(FILL, values)
 
