@@ -14,6 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 from celery_app import QUEUES
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from jobs.runner import enqueue
+from notes.embeddings.processes import EmbeddingProcess
 from notes.models import Note, text_hash
 from notes.pending_embeddings import PendingEmbedding
 from reminders.probes import SWEEP
@@ -172,6 +173,15 @@ def busy_day(database: None) -> BackgroundJob:
     make_job(people[1], status="queued", started_at=None)
     write_notes(people[2], 400)
     PendingEmbedding.objects.add_all(Note.objects.filter(user=people[2])[:3])
+    EmbeddingProcess.objects.create(
+        process="scribes-1:4712",
+        model="all-MiniLM-L6-v2",
+        engine="openvino",
+        precision="bf16",
+        threads=2,
+        passages_per_second=112.4,
+        at=Now(),
+    )
     for name in ("beat", SWEEP, *(f"queue {queue}" for queue in QUEUES)):
         Heartbeat.objects.create(name=name, process="scribes-1:4711", at=Now())
     return _running_job(people[0], now)
