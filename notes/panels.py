@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from django.db.models import Count, F, Min
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from jobs.estimate import items_per_second
 from jobs.models import DONE_ITEMS, BackgroundJob
-from notes.embeddings.processes import EmbeddingProcess, EngineUse
+from notes.embeddings.processes import EmbeddingProcess
 from notes.embeddings.regeneration import EMBEDDING_JOB_TYPES, EmbeddingRegeneration
 from notes.models import Note, UserEmbeddingModel
 from notes.pending_embeddings import PendingEmbedding
@@ -40,14 +42,17 @@ def embeddings() -> Panel:
                 _format_speed(items_per_second(EmbeddingRegeneration.name)),
             ),
             Figure("users switching models", switching),
-            *map(_engine_figure, EmbeddingProcess.objects.alive().by_engine()),
+            *_engine_figures(),
         ],
         note="Coverage: notes that were embedded and have not been edited since.",
     )
 
 
-def _engine_figure(use: EngineUse) -> Figure:
-    return Figure("engine", str(use), is_problem=bool(use.on_fallback))
+def _engine_figures() -> Iterator[Figure]:
+    for use in EmbeddingProcess.objects.alive().by_engine():
+        name = f"processes with {use.engine}, {use.precision}"
+        yield Figure(name, use.processes, is_problem=bool(use.on_fallback))
+        yield Figure("passages per second of each", _format_speed(use.passages_per_second))
 
 
 def _running_speed() -> float | None:
