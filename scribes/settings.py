@@ -294,15 +294,13 @@ SPECTACULAR_SETTINGS = {
 
 # --- Logs -----------------------------------------------------------------------------------
 
+# text, json, or auto: text on a terminal, JSON elsewhere.
+LOG_FORMAT = env.str("LOG_FORMAT", default="auto")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        # text, json, or auto: text on a terminal, JSON elsewhere.
-        "line": {
-            "()": "scribes.monitoring.logging.formatter",
-            "style": env.str("LOG_FORMAT", default="auto"),
-        },
+        "line": {"()": "scribes.monitoring.logging.formatter", "style": LOG_FORMAT},
     },
     "handlers": {
         "stdout": {

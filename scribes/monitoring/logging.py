@@ -70,14 +70,17 @@ _SHARED: list[Processor] = [
 ]
 
 
-def formatter(style: str) -> structlog.stdlib.ProcessorFormatter:
+def is_text(style: str) -> bool:
     """`style` is text, json or auto: text on a terminal, JSON elsewhere."""
-    is_text = style == "text" or (style == "auto" and sys.stdout.isatty())
+    return style == "text" or (style == "auto" and sys.stdout.isatty())
+
+
+def formatter(style: str) -> structlog.stdlib.ProcessorFormatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _text_line if is_text else structlog.processors.JSONRenderer(ensure_ascii=False),
+            _text_line if is_text(style) else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
     )
 

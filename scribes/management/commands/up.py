@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from typing import Any
@@ -10,6 +11,9 @@ from django.core.management.base import BaseCommand
 from scribes.embedded import processes
 from scribes.embedded.processes import ADMIN_EMAIL, Addresses
 from scribes.models import User
+from scribes.monitoring.logging import is_text, log_context
+
+logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
@@ -18,8 +22,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         addresses = Addresses(settings.WEB_PORT, settings.FLOWER_PORT)
         processes.prepare()
-        self.stdout.write(welcome(addresses))
-        self.stdout.flush()
+        if is_text(settings.LOG_FORMAT):
+            self.stdout.write(welcome(addresses))
+            self.stdout.flush()
+        else:
+            log_welcome(addresses)
         command, environment = processes.honcho(addresses)
         # `manage.py embedded` passes the end of the terminal on as SIGTERM.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -35,6 +42,13 @@ Scribes is starting. Ctrl-C stops everything.
   Admin    {addresses.web}/admin/   {admin_sign_in()}
   Flower   {addresses.flower}          sign in: {flower_user} / {flower_password}
 """
+
+
+def log_welcome(addresses: Addresses) -> None:
+    """The same as one line of the log, without passwords."""
+    secrets = settings.DATA_DIR / "secrets"
+    with log_context(api=addresses.web, flower=addresses.flower, secrets=secrets):
+        logger.info("Scribes is starting")
 
 
 def admin_sign_in() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import redis
@@ -116,5 +116,9 @@ def database_identity() -> str:
 
 
 def claim_redis() -> None:
-    """Record in Redis that its queues belong to this database, unless they have an owner."""
-    client().set(_owner_key(), database_identity(), nx=True)
+    """Record in Redis that its queues belong to this database, unless they have an owner.
+
+    A full Redis cannot record it. The next worker that starts does.
+    """
+    with suppress(redis.exceptions.OutOfMemoryError):
+        client().set(_owner_key(), database_identity(), nx=True)

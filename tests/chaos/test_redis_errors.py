@@ -1,0 +1,90 @@
+"""Redis answers with errors for a while: the worker lives on, and works again afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.conf import settings
+
+from celery_app import QUEUES
+from scribes.messaging import broker as messaging_broker
+from scribes.messaging import unreadable
+from scribes.monitoring.probes.redis import claim_redis
+from tests.chaos.broker import Broker
+from tests.chaos.deployment import Deployment, Program
+from tests.chaos.fault_report import FaultReport
+from tests.chaos.jobs import await_end, await_progress, create_counting_job
+from tests.helpers.processes import eventually
+
+Rounds = Callable[[int, int], int]
+
+# What the worker logs while Redis answers with this error.
+ERRORS = {
+    "full": "Redis is full",
+    "short_of_replicas": "Cannot connect to",
+    "read_only": "Cannot connect to",
+    "outdated": "Cannot connect to",
+    "busy": "Cannot connect to",
+}
+
+
+def key(name: str) -> str:
+    return f"{settings.REDIS_KEY_PREFIX}{name}"
+
+
+def await_line(worker: Program, text: str) -> None:
+    """Wait until the worker logs this text once more."""
+    before = worker.output.count(text)
+    eventually(lambda: worker.output.count(text) > before)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_job_completes_although_redis_is_at_times(
+    error: str, deployment: Deployment, broker: Broker, rounds: Rounds, fault_report: FaultReport
+):
+    beat, worker = deployment.beat(), deployment.ready_worker()
+    job = create_counting_job("0@example.com", 2000, seconds=0.005)
+    await_progress(job)
+    fault_report.rounds, fault_report.faults = 1, rounds(2, 5)
+    for _ in range(fault_report.faults):
+        with getattr(broker, error)():
+            await_line(worker, ERRORS[error])
+        fault_report.recoveries.append(await_progress(job))
+    await_end(job)
+    fault_report.assert_saved_once(job, range(2000))
+    assert worker.poll() is beat.poll() is None
+    assert "Traceback" not in beat.output
+
+
+def test_worker_starts_although_redis_is_full(
+    deployment: Deployment, broker: Broker, publishing: None
+):
+    """Its work frees memory: the queues may be what fills it."""
+    for queue in QUEUES:
+        assert messaging_broker.send("scribes.tasks.heartbeat", (), queue, "Heartbeat: 1")
+    with broker.full():
+        claim_redis()
+        worker = deployment.ready_worker()
+        eventually(lambda: not any(broker.client.llen(key(queue)) for queue in QUEUES))
+    assert worker.poll() is None
+    assert "Traceback" not in worker.output
+
+
+@pytest.mark.parametrize("name", ["control", "unacked", "unacked_index", "_kombu.binding.control"])
+def test_worker_deletes_a_key_of_a_wrong_type(
+    name: str, deployment: Deployment, broker: Broker, publishing: None
+):
+    worker = deployment.ready_worker()
+    eventually(lambda: not broker.has_messages("control"))
+    broker.client.set(key(name), "text")
+    messaging_broker._producers.cache_clear()
+
+    def is_working() -> bool:
+        messaging_broker.send("scribes.tasks.heartbeat", (), "control", "Heartbeat: 1")
+        return broker.client.type(key(name)) != b"string" and not broker.has_messages("control")
+
+    eventually(is_working)
+    assert worker.poll() is None
+    (dropped,) = unreadable.latest()
+    assert dropped.reason.startswith("TypeError: the key is a string, not a ")
