@@ -74,11 +74,18 @@ def waiting_messages(queue: str, limit: int) -> list[str]:
     """The labels of the oldest messages in a queue, at most `limit`. Raises redis.RedisError."""
     client = redis_client(TIMEOUT_SECONDS, retries=1)
     messages = client.lrange(_key(queue), -limit, -1) if limit > 0 else []
-    return [_label(json.loads(message)["headers"]) for message in reversed(messages)]
+    return [_label(message) for message in reversed(messages)]
 
 
-def _label(headers: dict[str, Any]) -> str:
+def _label(message: bytes | str) -> str:
     """The label that the message was sent with; for beat's messages, the task and its arguments."""
+    try:
+        return _label_of_headers(json.loads(message)["headers"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return "a message that cannot be read"
+
+
+def _label_of_headers(headers: dict[str, Any]) -> str:
     if headers.get("shadow"):
         return f"{headers['shadow']}: {headers['argsrepr']}"
     return f"{headers['task']} {headers['argsrepr']}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import redis
 from django.conf import settings
 from django.db import OperationalError
 
+from scribes.messaging import unreadable
 from scribes.messaging.broker import redis_client
 from scribes.monitoring.probes.addresses import START_EMBEDDED, is_embedded
 from scribes.monitoring.probes.postgres import select_value
@@ -19,6 +21,8 @@ from scribes.monitoring.probes.registry import ProbeFailed, mask_passwords, regi
 TIMEOUT_SECONDS = 2
 # Of maxmemory.
 FULL_MEMORY_SHARE = 0.9
+# A message that was dropped longer ago is no problem any more.
+RECENT = timedelta(hours=1)
 
 
 def client() -> redis.Redis:
@@ -83,6 +87,20 @@ def redis_keeps_messages() -> str:
         raise ProbeFailed("Redis cannot write to its disk", _location(), fix)
     kept = "on disk" if files.get("aof_enabled") else "in memory and in snapshots"
     return f"no eviction, and messages are kept {kept}"
+
+
+@register("readable messages", group="redis", needs=["Redis"])
+def messages_are_readable() -> str:
+    """Something else writes to the queues, or another version of Scribes does."""
+    with _errors_as_failures():
+        latest, count = unreadable.latest(), unreadable.count()
+    if latest and datetime.now(UTC) - datetime.fromisoformat(latest[0].at) < RECENT:
+        raise ProbeFailed(
+            f"Workers dropped {count} messages that cannot be read, the latest at {latest[0].at}",
+            f"the queue {latest[0].queue}",
+            "look at them: python manage.py queues",
+        )
+    return f"none was dropped in the last hour, {count} before"
 
 
 @register("Redis owner", group="redis", needs=["Redis"])
