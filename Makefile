@@ -33,12 +33,9 @@ worker: $(BIN)/.installed ## run one worker in the foreground; ARGS="--pool solo
 shell: $(BIN)/.installed ## open Django's shell
 	$(call with_servers,$(BIN)/python manage.py shell $(ARGS))
 
-# Runs a command with the servers of this checkout. If they already run (`make run` in another
-# terminal, or servers of your own) and have all tables, it uses those. Otherwise it starts its own
-# for as long as the command runs.
+# Runs a command with the servers of this checkout and with all tables.
 define with_servers
-@if $(BIN)/python manage.py migrate --check >/dev/null 2>&1; then exec $(1); fi; \
-exec $(BIN)/python manage.py embedded \
+@exec $(BIN)/python manage.py embedded \
 	sh -c '$(BIN)/python manage.py migrate --verbosity 0 && exec "$$@"' sh $(1)
 endef
 

@@ -4,7 +4,8 @@ The servers come from Python packages, so nothing has to be installed. They keep
 data folder and listen on unix sockets in one private folder. Two checkouts on a machine never share
 a server, and nobody else can connect: the folder's mode 0700 is the password.
 
-One process, the supervisor, owns the servers: `with running(data): …`.
+One process, the supervisor, owns the servers: `with running(data): …`. Others may use them for as long
+as they run: `with shared(data): …`.
 
 Not for production: one machine, no replication, no TLS. Set DATABASE_URL and REDIS_URL there.
 """
@@ -15,17 +16,62 @@ import fcntl
 import os
 import pwd
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from scribes.embedded import mail_sink, postgres, valkey
 from scribes.embedded.addresses import socket_dir
-from scribes.embedded.server_process import ServerFailed
+from scribes.embedded.server_process import (
+    START_TIMEOUT_SECONDS,
+    STOP_TIMEOUT_SECONDS,
+    ServerFailed,
+)
+
+SERVERS: dict[str, Callable[[Path], AbstractContextManager[None]]] = {
+    "postgres": postgres.running,
+    "valkey": valkey.running,
+    "mail": mail_sink.running,
+}
+
+# A process that starts or stops its servers is waited for, at most as long as a server may take.
+WAIT_SECONDS = START_TIMEOUT_SECONDS + STOP_TIMEOUT_SECONDS
 
 
 class AlreadyRunning(Exception):
     """Another supervisor owns this data folder."""
+
+
+@contextmanager
+def shared(data: Path, **with_servers: bool) -> Iterator[None]:
+    """Use the servers that another process runs for this folder; if there is none, run them.
+
+    The other process may stop its servers at any time. Takes the arguments of `running`, and raises
+    AlreadyRunning if the other process does not run all of these servers.
+    """
+    with ExitStack() as stack:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not _own_or_find(stack, data.resolve(), with_servers):
+            if time.monotonic() > deadline:
+                raise AlreadyRunning(f"Scribes starts or stops its servers in {data}, too slowly.")
+            time.sleep(0.05)
+        yield
+
+
+def _own_or_find(stack: ExitStack, data: Path, with_servers: dict[str, bool]) -> bool:
+    """Whether the servers run: since this process has started them, or since another one has."""
+    try:
+        stack.enter_context(running(data, **with_servers))
+    except AlreadyRunning:
+        if not (announced := _lock_file(data).read_text().split()):
+            return False
+        if missing := set(_names(**with_servers)) - set(announced):
+            raise AlreadyRunning(
+                f"Scribes already runs its servers in {data}, but not {', '.join(sorted(missing))}."
+            ) from None
+    return True
 
 
 @contextmanager
@@ -38,30 +84,54 @@ def running(
     Servers that a killed supervisor left behind are stopped first.
     """
     data = data.resolve()
+    names = _names(with_postgres, with_valkey, with_mail)
     with ExitStack() as stack:
         _prepare(data)
-        stack.enter_context(_lock(data))
-        if with_postgres:
-            stack.enter_context(postgres.running(data))
-        if with_valkey:
-            stack.enter_context(valkey.running(data))
-        if with_mail:
-            stack.enter_context(mail_sink.running(data))
+        lock = stack.enter_context(_lock(data))
+        for name in names:
+            stack.enter_context(SERVERS[name](data))
+        stack.enter_context(_announced(lock, names))
         yield
     if socket_dir(data).parent != data:
         shutil.rmtree(socket_dir(data), ignore_errors=True)
 
 
+def _names(
+    with_postgres: bool = True, with_valkey: bool = True, with_mail: bool = False
+) -> list[str]:
+    return [
+        name
+        for name, wanted in zip(SERVERS, (with_postgres, with_valkey, with_mail), strict=True)
+        if wanted
+    ]
+
+
+def _lock_file(data: Path) -> Path:
+    return data / "lock"
+
+
 @contextmanager
-def _lock(data: Path) -> Iterator[None]:
+def _lock(data: Path) -> Iterator[TextIO]:
     """Hold the data folder's lock. The operating system releases it when this process ends, even
     after SIGKILL."""
-    with (data / "lock").open("w") as file:
+    with _lock_file(data).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning(f"Scribes already runs its servers in {data}.") from None
+        file.truncate(0)
+        yield file
+
+
+@contextmanager
+def _announced(lock: TextIO, names: Sequence[str]) -> Iterator[None]:
+    """The lock's file names the servers while they can be used."""
+    lock.write(" ".join(names))
+    lock.flush()
+    try:
         yield
+    finally:
+        lock.truncate(0)
 
 
 def _prepare(data: Path) -> None:
