@@ -25,7 +25,6 @@ from django.conf import settings
 from kombu import Queue
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
-from structlog.contextvars import bound_contextvars
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 # Without this, Flower started from another folder would not find its settings and need no password.
@@ -263,12 +262,14 @@ def catch_up(**_: Any) -> None:
 
 @worker_ready.connect
 def log_banner(sender: Any, **_: Any) -> None:
-    tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
-    with bound_contextvars(
-        broker=app.connection().as_uri(),  # masks the password
-        concurrency=sender.controller.concurrency,
-        time_limit_seconds=app.conf.task_time_limit,
-        queues=",".join(sorted(app.amqp.queues)),
-        tasks=",".join(tasks),
-    ):
-        logger.info("Worker %s is ready", sender.hostname)
+    """One line with what the worker was configured to do. The fields are those of LOG_FIELDS."""
+    worker = sender.controller
+    fields = {
+        "pool": worker.pool_cls.__module__.rpartition(".")[2],
+        "concurrency": worker.concurrency,
+        "time_limit_seconds": app.conf.task_time_limit,
+        "queues": sorted(app.amqp.queues),
+        "broker": app.connection().as_uri(),  # masks the password
+        "tasks": sorted(name for name in app.tasks if not name.startswith("celery.")),
+    }
+    logger.info("Worker %s is ready", sender.hostname, extra=fields)

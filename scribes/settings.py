@@ -40,7 +40,8 @@ class Environment(environ.Env):  # type: ignore[misc] # it has no types
 env = Environment()
 # ENV_FILE names another file than .env, such as /etc/scribes/env.
 ENV_FILE = env.str("ENV_FILE", default="") or str(BASE_DIR / ".env")
-env.read_env(ENV_FILE)
+if Path(ENV_FILE).exists():
+    env.read_env(ENV_FILE)
 ENVIRONMENT_NAMES = env.names
 
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data"))).resolve()
@@ -314,6 +315,12 @@ LOGGING = {
         # Celery logs each received and finished task; our own lines say the same.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        # scribes.worker says that a worker is ready.
+        "celery.apps.worker": {"level": "WARNING"},
+        "celery.worker.consumer.mingle": {"level": "WARNING"},
+        # Flower warns until the first worker answers, and lists Celery's own tasks.
+        "flower.command": {"level": "WARNING"},
+        "flower.inspector": {"level": "ERROR"},
         "sentence_transformers": {"level": "WARNING"},
         # The mail sink's SMTP dialogue.
         "mail.log": {"level": "WARNING"},

@@ -60,8 +60,15 @@ def _redact_event(logger: WrappedLogger, method: str, event: EventDict) -> Event
 
 # --- Format ---------------------------------------------------------------------------------
 
+# The fields that a line may have besides its context: `logger.info(…, extra={"broker": …})`.
+LOG_FIELDS = (
+    *("pool", "concurrency", "time_limit_seconds", "queues", "broker", "tasks"),  # of a worker
+    *("api", "flower", "secrets"),  # of `manage.py up`
+)
+
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
+    structlog.stdlib.ExtraAdder(LOG_FIELDS),
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -89,8 +96,12 @@ def _text_line(logger: WrappedLogger, method: str, event: EventDict) -> str:
     time, level = event.pop("timestamp"), event.pop("level").upper()
     name, message = event.pop("logger"), event.pop("event")
     trace = event.pop("exception", None)
-    context = "".join(f" {key}={value}" for key, value in event.items())
+    context = "".join(f" {key}={_text(value)}" for key, value in event.items())
     return f"{time} {level} {name}: {message}{context}" + (f"\n{trace}" if trace else "")
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # --- Context --------------------------------------------------------------------------------

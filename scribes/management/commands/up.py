@@ -6,12 +6,13 @@ import signal
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from scribes.embedded import processes
+from scribes.embedded.ports import is_in_use
 from scribes.embedded.processes import ADMIN_EMAIL, Addresses
 from scribes.models import User
-from scribes.monitoring.logging import is_text, log_context
+from scribes.monitoring.logging import is_text
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         addresses = Addresses(settings.WEB_PORT, settings.FLOWER_PORT)
+        check_ports()
         processes.prepare()
         if is_text(settings.LOG_FORMAT):
             self.stdout.write(welcome(addresses))
@@ -31,6 +33,16 @@ class Command(BaseCommand):
         # `manage.py embedded` passes the end of the terminal on as SIGTERM.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.execve(command[0], command, environment)  # noqa: S606 Ctrl-C must reach it directly
+
+
+def check_ports() -> None:
+    """Raise CommandError if another program has a port: a process would end later, and all with it."""
+    for name, port in {"WEB_PORT": settings.WEB_PORT, "FLOWER_PORT": settings.FLOWER_PORT}.items():
+        if is_in_use(port):
+            raise CommandError(
+                f"Another program uses port {port}, perhaps another `make run`. "
+                f"Stop it, or choose another port: {name}={port + 1} make run"
+            )
 
 
 def welcome(addresses: Addresses) -> str:
@@ -46,9 +58,9 @@ Scribes is starting. Ctrl-C stops everything.
 
 def log_welcome(addresses: Addresses) -> None:
     """The same as one line of the log, without passwords."""
-    secrets = settings.DATA_DIR / "secrets"
-    with log_context(api=addresses.web, flower=addresses.flower, secrets=secrets):
-        logger.info("Scribes is starting")
+    secrets = str(settings.DATA_DIR / "secrets")
+    fields = {"api": addresses.web, "flower": addresses.flower, "secrets": secrets}
+    logger.info("Scribes is starting", extra=fields)
 
 
 def admin_sign_in() -> str:
