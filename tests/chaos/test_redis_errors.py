@@ -12,9 +12,10 @@ from scribes.messaging import broker as messaging_broker
 from scribes.messaging import unreadable
 from scribes.monitoring.probes.redis import claim_redis
 from tests.chaos.broker import Broker
-from tests.chaos.deployment import Deployment, Program
+from tests.chaos.deployment import Deployment, Program, kill, pool_processes
 from tests.chaos.fault_report import FaultReport
-from tests.chaos.jobs import await_end, await_progress, create_counting_job
+from tests.chaos.jobs import await_end, await_held_batches, await_progress, create_counting_job
+from tests.helpers.counting import counted
 from tests.helpers.processes import eventually
 
 Rounds = Callable[[int, int], int]
@@ -69,6 +70,23 @@ def test_worker_starts_although_redis_is_full(
         eventually(lambda: not any(broker.client.llen(key(queue)) for queue in QUEUES))
     assert worker.poll() is None
     assert "Traceback" not in worker.output
+
+
+def test_worker_goes_on_when_a_process_dies_while_redis_is_full(
+    deployment: Deployment, broker: Broker
+):
+    """Redis cannot take the message back, and the worker has one process only."""
+    deployment.beat()
+    worker = deployment.ready_worker(WORKER_CONCURRENCY="1")
+    job = create_counting_job("0@example.com", 600, seconds=0.005)
+    await_held_batches(job, 1)
+    with broker.full():
+        for process in pool_processes(worker):
+            kill(process)
+        await_line(worker, "Redis refused to take a message back")
+    await_end(job)
+    assert counted(job) == list(range(600))
+    assert worker.poll() is None
 
 
 @pytest.mark.parametrize("name", ["control", "unacked", "unacked_index", "_kombu.binding.control"])
