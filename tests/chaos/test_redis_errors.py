@@ -10,6 +10,7 @@ from django.conf import settings
 from celery_app import QUEUES
 from scribes.messaging import broker as messaging_broker
 from scribes.messaging import unreadable
+from scribes.monitoring import heartbeats
 from scribes.monitoring.probes.redis import claim_redis
 from tests.chaos.broker import Broker
 from tests.chaos.deployment import Deployment, Program, kill, pool_processes
@@ -67,7 +68,8 @@ def test_worker_starts_although_redis_is_full(
     with broker.full():
         claim_redis()
         worker = deployment.ready_worker()
-        eventually(lambda: not any(broker.client.llen(key(queue)) for queue in QUEUES))
+        consumed = {heartbeats.of_queue(queue) for queue in QUEUES}
+        eventually(lambda: consumed <= heartbeats.ages().keys(), timeout=30)
     assert worker.poll() is None
     assert "Traceback" not in worker.output
 
