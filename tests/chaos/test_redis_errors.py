@@ -21,9 +21,9 @@ from tests.helpers.processes import eventually
 
 Rounds = Callable[[int, int], int]
 
-# What the worker logs while Redis answers with this error.
+# What beat or the worker logs while Redis answers with this error.
 ERRORS = {
-    "full": "Redis is full",
+    "full": "used memory > 'maxmemory'",
     "short_of_replicas": "Cannot connect to",
     "read_only": "Cannot connect to",
     "outdated": "Cannot connect to",
@@ -35,10 +35,14 @@ def key(name: str) -> str:
     return f"{settings.REDIS_KEY_PREFIX}{name}"
 
 
-def await_line(worker: Program, text: str) -> None:
-    """Wait until the worker logs this text once more."""
-    before = worker.output.count(text)
-    eventually(lambda: worker.output.count(text) > before)
+def await_line(text: str, *programs: Program) -> None:
+    """Wait until one of the programs logs this text once more."""
+
+    def count() -> int:
+        return sum(program.output.count(text) for program in programs)
+
+    before = count()
+    eventually(lambda: count() > before)
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -51,7 +55,7 @@ def test_job_completes_although_redis_is_at_times(
     fault_report.rounds, fault_report.faults = 1, rounds(2, 5)
     for _ in range(fault_report.faults):
         with getattr(broker, error)():
-            await_line(worker, ERRORS[error])
+            await_line(ERRORS[error], worker, beat)
         fault_report.recoveries.append(await_progress(job))
     await_end(job)
     fault_report.assert_saved_once(job, range(2000))
@@ -85,7 +89,7 @@ def test_worker_goes_on_when_a_process_dies_while_redis_is_full(
     with broker.full():
         for process in pool_processes(worker):
             kill(process)
-        await_line(worker, "Redis refused to take a message back")
+        await_line("Redis refused to take a message back", worker)
     await_end(job)
     assert counted(job) == list(range(600))
     assert worker.poll() is None
