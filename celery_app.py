@@ -6,11 +6,13 @@ import gc
 import logging
 import logging.config
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 from billiard import current_process
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 from celery.schedules import crontab
 from celery.signals import (
     celeryd_after_setup,
@@ -21,8 +23,8 @@ from celery.signals import (
 )
 from django.conf import settings
 from kombu import Queue
+from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
-from structlog.contextvars import bound_contextvars
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 # Without this, Flower started from another folder would not find its settings and need no password.
@@ -37,6 +39,11 @@ QUEUES = ("control", "notes", "embeddings", "reminders")
 SWEEP_EXPIRES_SECONDS = 14 * 60
 PENDING_NOTES_SECONDS = 60
 START_EXPIRES_SECONDS = 60
+START_TASKS = (
+    "jobs.tasks.reconcile",
+    "reminders.tasks.sweep",
+    "reminders.tasks.retry_due_deliveries",
+)
 
 app = Celery("scribes")
 app.autodiscover_tasks()
@@ -67,7 +74,7 @@ def broker_settings() -> dict[str, Any]:
         and {"ssl_cert_reqs": "required"},
         "broker_transport_options": {
             "global_keyprefix": settings.REDIS_KEY_PREFIX,
-            "queue_order_strategy": "scribes.messaging.transport:ControlFirst",
+            "queue_order_strategy": "scribes.messaging.queue_order:ControlFirst",
             # More than twice the time limit, or a message is delivered again while a worker is
             # busy with it.
             "visibility_timeout": 3 * settings.TASK_TIME_LIMIT_SECONDS,
@@ -118,6 +125,8 @@ def worker_settings() -> dict[str, Any]:
         "task_time_limit": settings.TASK_TIME_LIMIT_SECONDS,
         # Leases make a second delivery harmless, and cancelling would interrupt like a soft limit.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Nothing is reserved, so there is nothing to reduce. Without this, each lost connection logs that.
+        "worker_enable_prefetch_count_reduction": False,
         "worker_concurrency": settings.WORKER_CONCURRENCY,
         # Against memory leaks. Far above a process with a model: its successor loads the model again.
         "worker_max_tasks_per_child": 1000,
@@ -203,6 +212,14 @@ def log_like_django(**_: Any) -> None:
 
 
 @celeryd_after_setup.connect
+def log_less(instance: Any, **_: Any) -> None:
+    """Leave out Celery's banner, which is no log line: log_banner has its facts. Leave out a warning at
+    each lost connection, too: it is about the default of a setting that has a value here."""
+    instance.quiet = True
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+
+
+@celeryd_after_setup.connect
 def sync_concurrency_setting(instance: Any, conf: Any, **_: Any) -> None:
     """Let `worker -c 4` override the setting: the model's threads are divided by it."""
     conf.worker_concurrency = instance.concurrency
@@ -242,25 +259,25 @@ def detach_from_process_group(**_: Any) -> None:
 @worker_ready.connect
 def catch_up(**_: Any) -> None:
     """Look at once for what was lost while no worker ran, and for what became due meanwhile."""
-    for task in (
-        "jobs.tasks.reconcile",
-        "reminders.tasks.sweep",
-        "reminders.tasks.retry_due_deliveries",
-    ):
-        app.send_task(task, expires=START_EXPIRES_SECONDS)
-    for queue in QUEUES:
-        app.send_task("scribes.tasks.heartbeat", queue=queue, expires=START_EXPIRES_SECONDS)
+    messages = [(task, "control") for task in START_TASKS]
+    messages += [("scribes.tasks.heartbeat", queue) for queue in QUEUES]
+    try:
+        for task, queue in messages:
+            app.send_task(task, queue=queue, expires=START_EXPIRES_SECONDS)
+    except OperationalError as error:
+        logger.warning("Redis refuses the first messages, so beat's are waited for: %s", error)
 
 
 @worker_ready.connect
-def log_configuration(sender: Any, **_: Any) -> None:
-    """One line, which is one object if lines are JSON."""
-    tasks = sorted(name for name in app.tasks if not name.startswith("celery."))
-    with bound_contextvars(
-        broker=app.connection().as_uri(),  # masks the password
-        concurrency=sender.controller.concurrency,
-        time_limit=f"{app.conf.task_time_limit} s per task",
-        queues=", ".join(sorted(app.amqp.queues)),
-        tasks=", ".join(tasks),
-    ):
-        logger.info("Worker %s is ready", sender.hostname)
+def log_banner(sender: Any, **_: Any) -> None:
+    """One line with what the worker was configured to do. The fields are those of LOG_FIELDS."""
+    worker = sender.controller
+    fields = {
+        "pool": worker.pool_cls.__module__.rpartition(".")[2],
+        "concurrency": worker.concurrency,
+        "time_limit_seconds": app.conf.task_time_limit,
+        "queues": sorted(app.amqp.queues),
+        "broker": app.connection().as_uri(),  # masks the password
+        "tasks": sorted(name for name in app.tasks if not name.startswith("celery.")),
+    }
+    logger.info("Worker %s is ready", sender.hostname, extra=fields)

@@ -9,7 +9,6 @@ from prometheus_client import Metric
 from celery_app import QUEUES
 from jobs.models import BackgroundJob
 from scribes.messaging import broker
-from scribes.messaging.unreadable import unreadable_messages
 from scribes.monitoring.metrics import gauge, register
 
 SCOPE = "Only jobs that are kept count (JOB_KEEP_RESULT_SECONDS)."
@@ -60,10 +59,3 @@ def queues() -> Iterator[Metric]:
     rows = (([queue], broker.queue_length(queue)) for queue in QUEUES)
     help = "Number of messages waiting in the queue."
     yield gauge("scribes_queue_messages", help, ["queue"], rows)
-
-
-@register(needs="Redis")
-def unreadable() -> Iterator[Metric]:
-    rows = (([kind], number) for kind, number in unreadable_messages().items())
-    help = "Number of messages that workers dropped because they could not read them, by error."
-    yield gauge("scribes_unreadable_messages", help, ["error"], rows)

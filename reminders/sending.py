@@ -41,9 +41,10 @@ FAILPOINTS = ("after_delivery_claim", "after_send", "after_delivery_commit")
 
 Outcome = DeliveryAttempt.Outcome
 
-# Deliveries of a message that are left after this time get a new message. It is far below
-# TASK_TIME_LIMIT_SECONDS, and below JOB_REPUBLISH_SECONDS, after which a message counts as lost.
-SEND_SECONDS = 30
+# Deliveries of a message that are left after this time get a new message, and other work gets its turn.
+# With the delivery that is being sent by then, a slow server keeps a process for about 10 s. The time
+# is also below JOB_REPUBLISH_SECONDS, after which a message counts as lost.
+SEND_SECONDS = 5
 # Each delay is three times the previous one, up to MAX_RETRY_DELAY: about four days in all.
 INITIAL_RETRY_DELAY = timedelta(minutes=1)
 MAX_ATTEMPTS = 12

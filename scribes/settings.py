@@ -40,7 +40,8 @@ class Environment(environ.Env):  # type: ignore[misc] # it has no types
 env = Environment()
 # ENV_FILE names another file than .env, such as /etc/scribes/env.
 ENV_FILE = env.str("ENV_FILE", default="") or str(BASE_DIR / ".env")
-env.read_env(ENV_FILE)
+if Path(ENV_FILE).exists():
+    env.read_env(ENV_FILE)
 ENVIRONMENT_NAMES = env.names
 
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data"))).resolve()
@@ -305,17 +306,14 @@ SPECTACULAR_SETTINGS = {
 
 # --- Logs -----------------------------------------------------------------------------------
 
+# text, json, or auto: text on a terminal, JSON elsewhere.
+LOG_FORMAT = env.str("LOG_FORMAT", default="auto")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        # text, json, or auto: text on a terminal, JSON elsewhere.
-        "line": {
-            "()": "scribes.monitoring.logging.formatter",
-            "style": env.str("LOG_FORMAT", default="auto"),
-        },
+        "line": {"()": "scribes.monitoring.logging.formatter", "style": LOG_FORMAT},
     },
-    "filters": {"without_due_tasks": {"()": "scribes.monitoring.logging.WithoutDueTasks"}},
     "handlers": {
         "stdout": {
             "class": "logging.StreamHandler",
@@ -328,8 +326,12 @@ LOGGING = {
         # Celery logs each received and finished task; our own lines say the same.
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
-        # Beat logs each message that it sends: several lines each 10 s.
-        "celery.beat": {"filters": ["without_due_tasks"]},
+        # scribes.worker says that a worker is ready.
+        "celery.apps.worker": {"level": "WARNING"},
+        "celery.worker.consumer.mingle": {"level": "WARNING"},
+        # Flower warns until the first worker answers, and lists Celery's own tasks.
+        "flower.command": {"level": "WARNING"},
+        "flower.inspector": {"level": "ERROR"},
         "sentence_transformers": {"level": "WARNING"},
         # The mail sink's SMTP dialogue.
         "mail.log": {"level": "WARNING"},

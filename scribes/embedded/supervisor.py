@@ -4,7 +4,8 @@ The servers come from Python packages, so nothing has to be installed. They keep
 data folder and listen on unix sockets in one private folder. Two checkouts on a machine never share
 a server, and nobody else can connect: the folder's mode 0700 is the password.
 
-One process, the supervisor, owns the servers: `with running(data): …`.
+One process, the supervisor, owns the servers: `with running(data): …`. Others may use them for as long
+as they run: `with shared(data): …`.
 
 Not for production: one machine, no replication, no TLS. Set DATABASE_URL and REDIS_URL there.
 """
@@ -16,13 +17,22 @@ import os
 import pwd
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from scribes.embedded import mail_sink, postgres, valkey
 from scribes.embedded.addresses import socket_dir
 from scribes.embedded.server_process import ServerFailed
+
+SERVERS: dict[str, Callable[[Path], AbstractContextManager[None]]] = {
+    "postgres": postgres.running,
+    "valkey": valkey.running,
+    "mail": mail_sink.running,
+}
+
+POLL_SECONDS = 0.05
 
 # What the lock file contains once all servers answer.
 READY = "ready"
@@ -31,6 +41,34 @@ POLL_SECONDS = 0.1
 
 class AlreadyRunning(Exception):
     """Another supervisor owns this data folder."""
+
+
+@contextmanager
+def shared(data: Path, **with_servers: bool) -> Iterator[None]:
+    """Use the servers that another process runs for this folder; if there is none, run them.
+
+    The other process may stop its servers at any time. Takes the arguments of `running`, and raises
+    AlreadyRunning if the other process does not run all of these servers.
+    """
+    with ExitStack() as stack:
+        # The other process is starting its servers, or stopping them. If it dies, its lock is free.
+        while not _own_or_find(stack, data.resolve(), with_servers):
+            time.sleep(POLL_SECONDS)
+        yield
+
+
+def _own_or_find(stack: ExitStack, data: Path, with_servers: dict[str, bool]) -> bool:
+    """Whether the servers run: since this process has started them, or since another one has."""
+    try:
+        stack.enter_context(running(data, **with_servers))
+    except AlreadyRunning:
+        if not (announced := _lock_file(data).read_text().split()):
+            return False
+        if missing := set(_names(**with_servers)) - set(announced):
+            raise AlreadyRunning(
+                f"Scribes already runs its servers in {data}, but not {', '.join(sorted(missing))}."
+            ) from None
+    return True
 
 
 @contextmanager
@@ -43,40 +81,26 @@ def running(
     Servers that a killed supervisor left behind are stopped first.
     """
     data = data.resolve()
+    names = _names(with_postgres, with_valkey, with_mail)
     with ExitStack() as stack:
         _prepare(data)
-        stack.enter_context(_lock(data))
-        if with_postgres:
-            stack.enter_context(postgres.running(data))
-        if with_valkey:
-            stack.enter_context(valkey.running(data))
-        if with_mail:
-            stack.enter_context(mail_sink.running(data))
-        _lock_file(data).write_text(READY)
+        lock = stack.enter_context(_lock(data))
+        for name in names:
+            stack.enter_context(SERVERS[name](data))
+        stack.enter_context(_announced(lock, names))
         yield
     if socket_dir(data).parent != data:
         shutil.rmtree(socket_dir(data), ignore_errors=True)
 
 
-@contextmanager
-def running_or_shared(data: Path, **servers: bool) -> Iterator[None]:
-    """Like `running`, but use the servers of another supervisor if there is one.
-
-    They stop when that one ends. Raises ServerFailed.
-    """
-    with ExitStack() as stack:
-        while not _is_ready(data):
-            try:
-                stack.enter_context(running(data, **servers))
-            except AlreadyRunning:
-                time.sleep(POLL_SECONDS)  # they are starting, or stopping
-        yield
-
-
-def _is_ready(data: Path) -> bool:
-    """Whether the servers of the data folder run, here or under another supervisor."""
-    file = _lock_file(data)
-    return file.exists() and file.read_text() == READY and is_locked(file)
+def _names(
+    with_postgres: bool = True, with_valkey: bool = True, with_mail: bool = False
+) -> list[str]:
+    return [
+        name
+        for name, wanted in zip(SERVERS, (with_postgres, with_valkey, with_mail), strict=True)
+        if wanted
+    ]
 
 
 def _lock_file(data: Path) -> Path:
@@ -84,14 +108,25 @@ def _lock_file(data: Path) -> Path:
 
 
 @contextmanager
-def _lock(data: Path) -> Iterator[None]:
+def _lock(data: Path) -> Iterator[TextIO]:
     """Hold the data folder's lock. The operating system releases it when this process ends, even
     after SIGKILL."""
     with _lock_file(data).open("a") as file:
         if not try_lock(file.fileno()):
             raise AlreadyRunning(f"Scribes already runs its servers in {data}.")
         file.truncate(0)
+        yield file
+
+
+@contextmanager
+def _announced(lock: TextIO, names: Sequence[str]) -> Iterator[None]:
+    """The lock's file names the servers while they can be used."""
+    lock.write(" ".join(names))
+    lock.flush()
+    try:
         yield
+    finally:
+        lock.truncate(0)
 
 
 def try_lock(descriptor: int) -> bool:
@@ -101,11 +136,6 @@ def try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def is_locked(path: Path) -> bool:
-    with path.open("a") as file:
-        return not try_lock(file.fileno())
 
 
 def _prepare(data: Path) -> None:

@@ -80,11 +80,15 @@ def waiting_messages(queue: str, limit: int) -> list[str]:
 def _label(message: bytes | str) -> str:
     """The label that the message was sent with; for beat's messages, the task and its arguments."""
     try:
-        headers = json.loads(message)["headers"]
-        name, arguments = headers.get("shadow"), headers["argsrepr"]
-        return f"{name}: {arguments}" if name else f"{headers['task']} {arguments}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return "an unreadable message"
+        return _label_of_headers(json.loads(message)["headers"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return "a message that cannot be read"
+
+
+def _label_of_headers(headers: dict[str, Any]) -> str:
+    if headers.get("shadow"):
+        return f"{headers['shadow']}: {headers['argsrepr']}"
+    return f"{headers['task']} {headers['argsrepr']}"
 
 
 def queue_length(queue: str) -> int:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from celery.beat import ScheduleEntry
+from celery.schedules import crontab
 from celery.signals import beat_init
 from django_celery_beat import schedulers
 
 from scribes.monitoring import heartbeats
+
+logger = logging.getLogger(__name__)
 
 
 class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc] # it has no types
@@ -47,6 +52,21 @@ class DatabaseScheduler(schedulers.DatabaseScheduler):  # type: ignore[misc] # i
         self._is_stopping = True
         if not self._is_busy:
             raise SystemExit
+
+    def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
+        """Send the message of a task that is due. If the broker refuses it, the next one is sent when
+        the task is due again.
+
+        Tasks that run at certain times of the day are logged. Those that run every few seconds would
+        fill the log.
+        """
+        level = logging.INFO if isinstance(entry.schedule, crontab) else logging.DEBUG
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except Exception as error:  # noqa: BLE001 whatever happens to the broker, beat goes on
+            logger.warning("%s", error)
+        else:
+            logger.log(level, "Sent the message of %s (%s)", entry.name, entry.task)
 
 
 @beat_init.connect

@@ -8,7 +8,6 @@ django-structlog is not used: docs/decisions/0017 says why.
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from collections.abc import Callable
@@ -61,8 +60,15 @@ def _redact_event(logger: WrappedLogger, method: str, event: EventDict) -> Event
 
 # --- Format ---------------------------------------------------------------------------------
 
+# The fields that a line may have besides its context: `logger.info(…, extra={"broker": …})`.
+LOG_FIELDS = (
+    *("pool", "concurrency", "time_limit_seconds", "queues", "broker", "tasks"),  # of a worker
+    *("api", "flower", "secrets"),  # of `manage.py up`
+)
+
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
+    structlog.stdlib.ExtraAdder(LOG_FIELDS),
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -71,14 +77,17 @@ _SHARED: list[Processor] = [
 ]
 
 
-def formatter(style: str) -> structlog.stdlib.ProcessorFormatter:
+def is_text(style: str) -> bool:
     """`style` is text, json or auto: text on a terminal, JSON elsewhere."""
-    is_text = style == "text" or (style == "auto" and sys.stdout.isatty())
+    return style == "text" or (style == "auto" and sys.stdout.isatty())
+
+
+def formatter(style: str) -> structlog.stdlib.ProcessorFormatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _text_line if is_text else structlog.processors.JSONRenderer(ensure_ascii=False),
+            _text_line if is_text(style) else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
     )
 
@@ -87,15 +96,12 @@ def _text_line(logger: WrappedLogger, method: str, event: EventDict) -> str:
     time, level = event.pop("timestamp"), event.pop("level").upper()
     name, message = event.pop("logger"), event.pop("event")
     trace = event.pop("exception", None)
-    context = "".join(f" {key}={value}" for key, value in event.items())
+    context = "".join(f" {key}={_text(value)}" for key, value in event.items())
     return f"{time} {level} {name}: {message}{context}" + (f"\n{trace}" if trace else "")
 
 
-class WithoutDueTasks(logging.Filter):
-    """Drops what beat logs for each message that it sends. Errors and its start and end stay."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno > logging.INFO or "Sending due task" not in str(record.msg)
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # --- Context --------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from redis import RedisError
 
+from scribes.messaging import unreadable
 from scribes.monitoring import heartbeats
 from scribes.monitoring.probes.critical import critical_reports
 
@@ -81,3 +82,9 @@ def heartbeat_age() -> Iterator[Metric]:
     rows = (([name], age) for name, age in heartbeats.ages().items())
     help = "Seconds since the latest heartbeat of beat, of a worker on a queue, or of the sweep."
     yield gauge("scribes_heartbeat_age_seconds", help, ["name"], rows)
+
+
+@register(needs="Redis")
+def unreadable_messages() -> Iterator[Metric]:
+    help = "Number of messages that workers dropped because they cannot be read."
+    yield gauge("scribes_unreadable_messages", help, [], [((), unreadable.count())])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,9 +36,10 @@ def scribes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 @contextmanager
-def make_run(folder: Path) -> Iterator[Process]:
+def make_run(folder: Path, log_format: str = "text") -> Iterator[Process]:
     """All processes, with data of their own, on free ports."""
-    env = own_environment(folder / "data", WEB_PORT=str(free_port()), FLOWER_PORT=str(free_port()))
+    ports = {"WEB_PORT": str(free_port()), "FLOWER_PORT": str(free_port())}
+    env = own_environment(folder / "data", LOG_FORMAT=log_format, **ports)
     command = [*MANAGE, "embedded", *MANAGE, "up"]
     with running(command, folder / "run.log", env) as process:
         process.await_output("Worker celery@")
@@ -103,19 +106,42 @@ def sockets_of(process: psutil.Process) -> list[Any]:
 
 
 def test_worker_prints_its_configuration(scribes: Process):
+    (line,) = printed(scribes, r"(Worker celery@\S+ is ready .*)")
     for pattern in (
-        r"broker\W+redis\+socket://\S+valkey\.sock",
-        r"concurrency\W+\d",
-        r"time_limit\W+300 s per task",
-        r"queues\W+control, embeddings, notes, reminders",
-        r"tasks\W.*jobs\.tasks\.plan_job, jobs\.tasks\.reconcile, jobs\.tasks\.run_batch",
+        r"concurrency=\d",
+        r"time_limit_seconds=300",
+        r"queues=control,embeddings,notes,reminders",
+        r"broker=redis\+socket://\S+valkey\.sock",
+        r"tasks=jobs\.tasks\.plan_job,jobs\.tasks\.reconcile,jobs\.tasks\.run_batch",
     ):
-        printed(scribes, f"({pattern})")
+        assert re.search(pattern, line), line
 
 
-def test_beat_reads_its_schedule_from_the_database(scribes: Process):
+def test_beat_and_flower_print_log_lines_only(scribes: Process):
+    """No banner, no warning, and no line for messages that are sent every few seconds."""
     scribes.await_output("beat: Starting...")
-    assert "DatabaseScheduler" in scribes.output
+    lines = re.findall(r"(?:beat|flower)\.1 +\| (.*)", scribes.output)
+    assert [line for line in lines if not re.match(r"\d{4}-\d\d-\d\dT\S+ INFO ", line)] == []
+    assert not [line for line in lines if "heartbeat of" in line]
+
+
+def test_make_run_says_that_a_port_is_taken(scribes: Process, tmp_path: Path):
+    (port,) = printed(scribes, r"API +http://localhost:(\d+)")
+    env = own_environment(tmp_path / "data", WEB_PORT=port, FLOWER_PORT=str(free_port()))
+    command = [*MANAGE, "embedded", *MANAGE, "up"]
+    second = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=LONGEST_WAIT_SECONDS
+    )
+    assert f"Another program uses port {port}" in second.stderr
+    assert second.returncode == 1
+
+
+def test_make_run_logs_one_line_instead_of_a_table(tmp_path: Path):
+    with make_run(tmp_path, log_format="json") as scribes:
+        lines = [line for line in scribes.output.splitlines() if line.startswith("{")]
+        (welcome,) = [json.loads(line) for line in lines if "Scribes is starting" in line]
+    assert welcome["api"].startswith("http://localhost:")
+    assert "password" not in scribes.output
 
 
 def test_ctrl_c_stops_everything(tmp_path: Path):

@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -15,17 +16,6 @@ from django.conf import settings
 from scribes.embedded.addresses import redis_url, socket_dir
 from scribes.embedded.valkey import valkey_command
 from tests.helpers.processes import eventually
-
-# What makes Redis refuse writes, and what ends that.
-REFUSALS = {
-    "full": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
-    "without replicas": (
-        "CONFIG SET min-replicas-to-write 1",
-        "CONFIG SET min-replicas-to-write 0",
-    ),
-    "read-only": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
-    "not permitted": ("ACL SETUSER default -@write", "ACL SETUSER default +@all"),
-}
 
 
 class Broker:
@@ -82,14 +72,70 @@ class Broker:
             self.client.execute_command("CLIENT", "UNPAUSE")
 
     @contextmanager
-    def refusing(self, why: str) -> Iterator[None]:
-        """It answers, but refuses writes with an error."""
-        begin, end = REFUSALS[why]
-        self.client.execute_command(*begin.split())
+    def full(self) -> Iterator[None]:
+        """Its memory is full: it refuses every write that needs memory."""
+        with self._configured("maxmemory", "1"):
+            yield
+
+    @contextmanager
+    def restricted(self) -> Iterator[None]:
+        """Somebody has taken the right to write from its user."""
+        self.client.execute_command("ACL", "SETUSER", "default", "-@write")
         try:
             yield
         finally:
-            self.client.execute_command(*end.split())
+            self.client.execute_command("ACL", "SETUSER", "default", "+@all")
+
+    @contextmanager
+    def short_of_replicas(self) -> Iterator[None]:
+        """It refuses all writes, since it must have replicas and has none."""
+        with self._configured("min-replicas-to-write", "1"):
+            yield
+
+    @contextmanager
+    def _configured(self, name: str, value: str) -> Iterator[None]:
+        self.client.config_set(name, value)
+        try:
+            yield
+        finally:
+            self.client.config_set(name, "0")
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """It is a replica of a server that is down, as after a failover."""
+        self.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            yield
+        finally:
+            self.client.execute_command("REPLICAOF", "NO", "ONE")
+
+    @contextmanager
+    def outdated(self) -> Iterator[None]:
+        """It is such a replica, and must not answer with what may be outdated."""
+        with self.read_only():
+            self.client.config_set("replica-serve-stale-data", "no")
+            try:
+                yield
+            finally:
+                self.client.config_set("replica-serve-stale-data", "yes")
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """It runs a script without end, and refuses everything else."""
+        self.client.config_set("busy-reply-threshold", "1")
+        with redis.Redis.from_url(self.url) as client, ThreadPoolExecutor(1) as pool:
+            script = pool.submit(client.eval, "while true do end", 0)
+            try:
+                yield
+            finally:
+                eventually(self._kill_script)
+                with suppress(redis.ResponseError):
+                    script.result()
+
+    def _kill_script(self) -> bool:
+        with suppress(redis.ResponseError):
+            return bool(self.client.script_kill())
+        return False
 
     @contextmanager
     def down(self) -> Iterator[None]:

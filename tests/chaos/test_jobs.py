@@ -19,7 +19,7 @@ from jobs import reconciler, runner
 from jobs.models import BackgroundJob
 from scribes.messaging import broker as messaging_broker
 from scribes.models import User
-from tests.chaos.broker import REFUSALS, Broker
+from tests.chaos.broker import Broker
 from tests.chaos.deployment import (
     Deployment,
     Program,
@@ -347,25 +347,6 @@ def test_jobs_go_on_when_redis_restarts(
         broker.start()
         fault_report.recoveries.append(await_progress(job))
         job.cancel()
-
-
-@pytest.mark.parametrize("why", REFUSALS)
-def test_jobs_go_on_when_redis_was(
-    deployment: Deployment, broker: Broker, rounds: Rounds, fault_report: FaultReport, why: str
-):
-    """Redis refuses every write for a while. The worker waits, and is still the same one afterwards."""
-    deployment.beat()
-    worker = deployment.ready_worker()
-    fault_report.rounds = fault_report.faults = rounds(1, 5)
-    for number in range(fault_report.rounds):
-        job = create_counting_job(f"{number}@example.com", 4000, seconds=0.01)
-        await_progress(job)
-        with broker.refusing(why):
-            await_no_held_batch(job)
-        fault_report.recoveries.append(await_progress(job))
-        job.cancel()
-    assert worker.is_running()
-    assert pool_processes(worker)
 
 
 def test_jobs_go_on_when_postgresql_crashes(

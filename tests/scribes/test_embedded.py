@@ -39,6 +39,13 @@ print(redis.Redis.from_url(os.environ["REDIS_URL"]).get("kept"))
 """
 
 
+CONNECT = """
+import os, psycopg, redis
+psycopg.connect(os.environ["DATABASE_URL"])
+redis.Redis.from_url(os.environ["REDIS_URL"]).ping()
+"""
+
+
 def run(data: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*MANAGE, "embedded", *command],
@@ -121,31 +128,32 @@ def test_embedded_starts_no_server_that_has_a_url(data: Path):
     assert not (data / "valkey").exists()
 
 
-def test_embedded_uses_servers_that_run_already(data: Path):
-    """It leaves them running when its command ends."""
-    version = python("import os; print(os.environ['DATABASE_URL'])")
-    twice = f"""
-import os, subprocess
-for _ in range(2):
-    subprocess.run({[*MANAGE, "embedded", *version]!r}, env={own_environment(data)!r}, check=True)
-print(os.environ["DATABASE_URL"])
-"""
-    result = run(data, *python(twice))
-    assert result.returncode == 0, result.stderr
-    assert len(set(result.stdout.split())) == 1
-    assert len(result.stdout.split()) == 3
+def test_embedded_uses_the_servers_that_run_already(data: Path):
+    """As for `manage.py embedded` beside `make run`. They are not stopped when it ends."""
+    with start_sleeping(data) as process:
+        servers = left_over(data)
+        assert run(data, *python(WRITE)).returncode == 0
+        second = run(data, *python(READ))
+        assert (second.returncode, second.stdout) == (0, "b'1'\n"), second.stderr
+        assert left_over(data) == servers
+        process.terminate()
 
 
-def test_up_refuses_to_run_twice_for_one_folder(data: Path):
-    second = [*MANAGE, "up"]
-    code = f"""
-import fcntl, os, subprocess
-file = open(os.environ["DATA_DIR"] + "/up.lock", "w")
-fcntl.flock(file, fcntl.LOCK_EX)
-subprocess.run({second!r})
-"""
-    result = run(data, *python(code))
-    assert "Scribes already runs in" in result.stderr
+def test_embedded_waits_while_the_servers_start(data: Path):
+    """Whichever of the two starts them, the other one waits for it."""
+    with sleeping(data) as process:
+        assert run(data, *python(CONNECT)).returncode == 0
+        await_command(process)
+        process.terminate()
+
+
+def test_embedded_says_which_server_does_not_run(data: Path):
+    urls = {"REDIS_URL": redis_url(settings.DATA_DIR)}
+    with start_sleeping(data, **urls) as process:
+        result = run(data, "true")
+        assert "already runs its servers" in result.stderr
+        assert "but not valkey." in result.stderr
+        process.terminate()
 
 
 def test_embedded_rejects_an_unknown_command(data: Path):
@@ -154,20 +162,29 @@ def test_embedded_rejects_an_unknown_command(data: Path):
     assert "Name a command to run" in result.stderr
 
 
-def start_sleeping(data: Path) -> subprocess.Popen[str]:
-    """Start a supervisor whose command waits; returns once the command runs."""
+def sleeping(data: Path, **variables: str) -> subprocess.Popen[str]:
+    """Start a supervisor whose command waits."""
     code = "import time; print('up', flush=True); time.sleep(600)"
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*MANAGE, "embedded", *python(code)],
-        env=own_environment(data),
+        env=own_environment(data, **variables),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def await_command(process: subprocess.Popen[str]) -> None:
     assert process.stdout
     if process.stdout.readline() != "up\n":
         process.communicate()
         pytest.fail("the command did not start")
+
+
+def start_sleeping(data: Path, **variables: str) -> subprocess.Popen[str]:
+    """The same; returns once the command runs."""
+    process = sleeping(data, **variables)
+    await_command(process)
     return process
 
 

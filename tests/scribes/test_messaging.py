@@ -20,8 +20,9 @@ from scribes.messaging import broker
 from scribes.messaging.failpoints import FailpointReached, failpoint
 from scribes.messaging.publishing import publish, republish_after
 from scribes.messaging.sanitize import strip_unstorable
-from tests.helpers.processes import LONGEST_WAIT_SECONDS
-from tests.helpers.servers import delete_queues
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, eventually
+from tests.helpers.servers import delete_queues, worker_process
+from tests.helpers.turns import await_hold, let_go, turns
 
 TASK = "scribes.tasks.heartbeat"
 
@@ -69,6 +70,25 @@ def test_publish_sends_nothing_when_the_transaction_is_undone(queues: None):
 def test_waiting_message_without_a_label_shows_the_task(queues: None):
     current_app.send_task(TASK, (5,), queue="control")
     assert broker.waiting_messages("control", 10) == [f"{TASK} (5,)"]
+
+
+# --- The order of the queues ----------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_worker_takes_control_first_and_other_queues_in_turns(queues: None, tmp_path: Path):
+    others = ["notes", "embeddings", "reminders"]
+    broker.send("tests.hold", (), "control", "Hold: 1")
+    for queue in others * 200:
+        broker.send("tests.take_turn", (queue,), queue, "Turn: 1")
+    with worker_process(tmp_path, "worker", "--include", "tests.helpers.turns"):
+        await_hold()
+        broker.send("tests.take_turn", ("control",), "control", "Turn: 1")
+        let_go()
+        eventually(lambda: len(turns()) > 30)
+    first, *following = turns()
+    assert first == "control"
+    assert [following[:30].count(queue) for queue in others] == [10, 10, 10]
 
 
 # --- Without a broker -----------------------------------------------------------------------

@@ -56,6 +56,6 @@ def test_run_worker_has_the_worker_as_its_child_on_windows(tmp_path: Path):
         os.killpg(parent.popen.pid, signal.SIGINT)  # as Ctrl-C does
         parent.await_end()
         assert not worker.is_running()
-    assert "(solo)" in parent.output
+    assert '"pool": "solo"' in parent.output
     assert "Warm shutdown" in parent.output
     assert "Traceback" not in parent.output

@@ -19,8 +19,8 @@ from scribes.embedded.server_process import ServerFailed
 
 class Command(BaseCommand):
     help = (
-        "Run COMMAND with a PostgreSQL, a Valkey and a mail sink of this checkout, and stop them "
-        "afterwards. If they run already, such as those of `make run`, they are used and left alone. If "
+        "Run COMMAND with a PostgreSQL, a Valkey and a mail sink of this checkout. If they already run, as "
+        "with `make run` in another terminal, it uses those; otherwise they are stopped afterwards. If "
         "DATABASE_URL, REDIS_URL or EMAIL_URL is set, that server is used instead."
     )
     # System checks may need the database, which does not run yet.
@@ -36,7 +36,7 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda received, _: sys.exit(128 + received))
         try:
-            with supervisor.running_or_shared(
+            with supervisor.shared(
                 settings.DATA_DIR,
                 with_postgres=not settings.DATABASE_URL_IS_SET,
                 with_valkey=not settings.REDIS_URL_IS_SET,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import redis
 from django.conf import settings
 from django.db import OperationalError
 
+from scribes.messaging import unreadable
 from scribes.messaging.broker import redis_client
 from scribes.monitoring.probes.addresses import START_EMBEDDED, is_embedded
 from scribes.monitoring.probes.postgres import select_value
@@ -19,6 +21,8 @@ from scribes.monitoring.probes.registry import ProbeFailed, mask_passwords, regi
 TIMEOUT_SECONDS = 2
 # Of maxmemory.
 FULL_MEMORY_SHARE = 0.9
+# A message that was dropped longer ago is no problem any more.
+RECENT = timedelta(hours=1)
 
 
 def client() -> redis.Redis:
@@ -85,6 +89,20 @@ def redis_keeps_messages() -> str:
     return f"no eviction, and messages are kept {kept}"
 
 
+@register("readable messages", group="redis", needs=["Redis"])
+def messages_are_readable() -> str:
+    """Something else writes to the queues, or another version of Scribes does."""
+    with _errors_as_failures():
+        latest, count = unreadable.latest(), unreadable.count()
+    if latest and datetime.now(UTC) - datetime.fromisoformat(latest[0].at) < RECENT:
+        raise ProbeFailed(
+            f"Workers dropped {count} messages that cannot be read, the latest at {latest[0].at}",
+            f"the queue {latest[0].queue}",
+            "look at them: python manage.py queues",
+        )
+    return f"none was dropped in the last hour, {count} before"
+
+
 @register("Redis owner", group="redis", needs=["Redis"])
 def redis_owner() -> str:
     """If two databases share a broker, each one's workers take the other one's messages."""
@@ -116,5 +134,9 @@ def database_identity() -> str:
 
 
 def claim_redis() -> None:
-    """Record in Redis that its queues belong to this database, unless they have an owner."""
-    client().set(_owner_key(), database_identity(), nx=True)
+    """Record in Redis that its queues belong to this database, unless they have an owner.
+
+    A full Redis cannot record it. The next worker that starts does.
+    """
+    with suppress(redis.exceptions.OutOfMemoryError):
+        client().set(_owner_key(), database_identity(), nx=True)
