@@ -178,9 +178,11 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc] # it has no types
         for listener in self.sockets:
             # Its connections inherit this.
             listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            # asyncio accepts up to `backlog` connections at a time. One leaves some to other processes.
             server = await self.loop.create_server(
-                partial(Connection, self), sock=listener.sock, backlog=self.cfg.backlog
+                partial(Connection, self), sock=listener.sock, backlog=1
             )
+            listener.sock.listen(self.cfg.backlog)
             self.servers.append(server)
         while self.alive and self.ppid == os.getppid():
             self.notify()
