@@ -45,9 +45,15 @@ def web(server: Web) -> Iterator[Web]:
     """The same process for all tests, with a new client."""
     web = Web(server.url)
     web.process = server.process
-    web.sign_up("alice@example.com")
     with web.session:
         yield web
+
+
+@pytest.fixture
+def signed_in(web: Web) -> Web:
+    """She is signed in. Not in each test: allauth allows 20 accounts a minute."""
+    web.sign_up("alice@example.com")
+    return web
 
 
 @pytest.fixture
@@ -128,14 +134,14 @@ def answers_others(web: Web) -> bool:
 
 
 @pytest.mark.parametrize("data", STALLED.values(), ids=STALLED)
-def test_stalled_clients_do_not_delay_others(web: Web, data: bytes):
-    with connections(web, 500, data):
-        assert answers_others(web)
+def test_stalled_clients_do_not_delay_others(signed_in: Web, data: bytes):
+    with connections(signed_in, 500, data):
+        assert answers_others(signed_in)
 
 
-def test_clients_that_do_not_read_do_not_delay_others(web: Web):
-    with unread_responses(web, 50):
-        assert answers_others(web)
+def test_clients_that_do_not_read_do_not_delay_others(signed_in: Web):
+    with unread_responses(signed_in, 50):
+        assert answers_others(signed_in)
 
 
 def test_stalled_connections_are_closed(web: Web):
@@ -257,12 +263,12 @@ def test_stop_finishes_a_request_in_progress(one_thread: Web):
 # --- Bodies ---------------------------------------------------------------------------------
 
 
-def test_chunked_bodies_are_read(web: Web):
+def test_chunked_bodies_are_read(signed_in: Web):
     note = {"title": "Rest", "content": "Beside the still waters."}
-    created = web.post("/notes", data=chunks(note), headers=JSON)
+    created = signed_in.post("/notes", data=chunks(note), headers=JSON)
     assert created.status_code == 201, created.text
     path = f"/notes/{created.json()['id']}"
-    changed = web.patch(path, data=chunks({"title": "Still"}), headers=JSON)
+    changed = signed_in.patch(path, data=chunks({"title": "Still"}), headers=JSON)
     assert changed.json()["title"] == Note.objects.get().title == "Still"
 
 
@@ -272,17 +278,17 @@ def chunks(body: object) -> Iterator[bytes]:
         yield character.encode()
 
 
-def test_chunked_dry_run_starts_no_job(web: Web):
+def test_chunked_dry_run_starts_no_job(signed_in: Web):
     body = chunks({"dry_run": True})
-    answer = web.post("/semantic/regenerate-embeddings", data=body, headers=JSON)
+    answer = signed_in.post("/semantic/regenerate-embeddings", data=body, headers=JSON)
     assert (answer.status_code, answer.json()["notes"]) == (200, 0)
     assert not BackgroundJob.objects.exists()
 
 
-def test_large_body_and_response_are_complete(web: Web):
+def test_large_body_and_response_are_complete(signed_in: Web):
     note = {"title": "Long", "content": "Be still. " * 50_000}
-    created = web.post("/notes", json=note).json()
-    assert web.get(f"/notes/{created['id']}").json()["content"] == note["content"]
+    created = signed_in.post("/notes", json=note).json()
+    assert signed_in.get(f"/notes/{created['id']}").json()["content"] == note["content"]
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
@@ -339,20 +345,20 @@ def test_websocket_is_refused(web: Web):
     assert answer_to(web, request + key).startswith(b"HTTP/1.1 403 ")
 
 
-def test_pipelined_requests_are_answered_in_order(web: Web):
-    first, last = request_of("/jobs", web), b"GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n"
-    answer = answer_to(web, first + first + last)
+def test_pipelined_requests_are_answered_in_order(signed_in: Web):
+    first, last = request_of("/jobs", signed_in), b"GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n"
+    answer = answer_to(signed_in, first + first + last)
     assert re.findall(rb"HTTP/1.[01] (\d+)", answer) == [b"200", b"200", b"404"]
 
 
-def test_request_reaches_django_unchanged(web: Web):
-    answer = web.get("/notes/ä%2Fb?x=%C3%A4")
+def test_request_reaches_django_unchanged(signed_in: Web):
+    answer = signed_in.get("/notes/ä%2Fb?x=%C3%A4")
     assert answer.json()["detail"] == "There is nothing at /notes/ä/b."
     assert answer.headers["X-Request-ID"]
     secure = {"X-Forwarded-Proto": "https"}
-    assert web.get("/", headers=secure).json()["notes"].startswith("https://127.0.0.1:")
-    note = web.post("/notes", json={"title": "Gebühr", "preacher": "Jürgen"}).json()
-    assert [found["id"] for found in web.get("/notes?preacher=Jürgen").json()["notes"]] == [
+    assert signed_in.get("/", headers=secure).json()["notes"].startswith("https://127.0.0.1:")
+    note = signed_in.post("/notes", json={"title": "Gebühr", "preacher": "Jürgen"}).json()
+    assert [found["id"] for found in signed_in.get("/notes?preacher=Jürgen").json()["notes"]] == [
         note["id"]
     ]
 
@@ -366,12 +372,12 @@ def test_repeated_cookies_are_all_read(web: Web):
     assert f"csrftoken={token}; " in answer_to(web, f"{request}\r\n\r\n".encode()).decode()
 
 
-def test_head_has_no_body(web: Web):
+def test_head_has_no_body(signed_in: Web):
     for path in ("/notes", "/health/live"):
-        answer = web.head(path)
+        answer = signed_in.head(path)
         assert (answer.status_code, answer.text) == (200, "")
-        assert answer.headers["Content-Length"] == str(len(web.get(path).content))
-    assert not complaints_of(web)
+        assert answer.headers["Content-Length"] == str(len(signed_in.get(path).content))
+    assert not complaints_of(signed_in)
 
 
 # --- Operation ------------------------------------------------------------------------------
