@@ -96,10 +96,9 @@ def register(job_type: JobType) -> None:
     JOB_TYPES[job_type.name] = job_type
 
 
-def sharing_queue(name: str) -> list[str]:
-    """The job types whose batches go through the same queue as those of this one."""
-    queue = JOB_TYPES[name].queue
-    return [other for other, job_type in JOB_TYPES.items() if job_type.queue == queue]
+def types_of_queue(queue: str) -> list[str]:
+    """The names of the job types whose batches go through this queue."""
+    return [name for name, job_type in JOB_TYPES.items() if job_type.queue == queue]
 
 
 def display_name(name: str) -> str:

@@ -387,7 +387,7 @@ class JobBatch(Lease):
         pending = Q(status=cls.PENDING)
         own = Q(status=cls.HELD, claimed_by=claimant) & ~Q(claimed_by="")
         claimable = cls.objects.of_running_jobs().filter(pending | own, pk=batch_id)
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             claimed = claimable.claim(
                 settings.JOB_LEASE_SECONDS, claimed_by=claimant, claimed_at=Now()
             )
@@ -407,7 +407,7 @@ class JobBatch(Lease):
     @classmethod
     def _held_by_message(cls, claimant: str) -> int | None:
         held = cls.objects.held().filter(claimed_by=claimant, lease_expires_at__gt=Now())
-        return held.values_list("pk", flat=True).first() if claimant else None
+        return held.order_by("pk").values_list("pk", flat=True).first() if claimant else None
 
     @classmethod
     def _next_in_turn(cls, job_types: Iterable[str]) -> int | None:
@@ -438,15 +438,21 @@ class JobBatch(Lease):
 
     def release(self, error: str) -> bool:
         """leased -> pending, if this process still holds the lease: the next attempt may succeed."""
-        self.job.record_work(self.work_since)
-        return self.end_lease(self.PENDING, dispatched_at=None, error=strip_unstorable(error))
+        return self._give_back(dispatched_at=None, error=strip_unstorable(error))
 
     def put_back(self) -> bool:
         """leased -> pending for another turn, if this process still holds the lease. Call it in a
         transaction that publishes the batch again."""
-        self.job.record_work(self.work_since)
-        turn = max(self._first_turn(self.job), self.turn + NEWCOMERS)
-        return self.end_lease(self.PENDING, dispatched_at=Now(), turn=turn, attempts=0)
+        turn = self._first_turn(self.job)
+        return self._give_back(dispatched_at=Now(), turn=turn, attempts=0)
+
+    def _give_back(self, **fields: Any) -> bool:
+        """leased -> pending, and count the work. A process that lost its lease counts nothing: it may
+        have been suspended since it claimed the batch."""
+        is_held = self.end_lease(self.PENDING, **fields)
+        if is_held:
+            self.job.record_work(self.work_since)
+        return is_held
 
     def mark_dead(self) -> bool:
         """leased -> dead, if this process still holds the lease."""
@@ -468,35 +474,48 @@ class JobBatch(Lease):
 
     @classmethod
     def dispatch(cls, job: BackgroundJob, count: int) -> list[JobBatch]:
-        """Mark the next `count` batches as dispatched, and return them for publishing.
+        """Put the next `count` batches in line, and return them for publishing.
 
         Two processes get different batches, so that together they never exceed the job's
         parallelism.
         """
         waiting = cls.objects.pending().filter(job=job, dispatched_at=None)
-        with transaction.atomic():
+        with transaction.atomic(savepoint=False):
             locked = waiting.select_for_update(skip_locked=True, no_key=True).order_by("number")
-            batches = list(locked.only("number")[:count])
-            cls.objects.filter(pk__in=[b.pk for b in batches]).update(dispatched_at=Now())
+            batches = list(locked.only("job", "number")[:count])
+            cls._put_in_line(job, batches)
         return batches
+
+    @classmethod
+    def _put_in_line(cls, job: BackgroundJob, batches: Sequence[JobBatch]) -> None:
+        """A batch gets its turn now and not when it is written: by now, others may be far ahead of the
+        turn that it would have had, or far behind."""
+        turn = cls._first_turn(job) if batches else 0
+        for n, batch in enumerate(batches):
+            batch.dispatched_at, batch.turn = Now(), turn + n * NEWCOMERS
+        cls.objects.bulk_update(batches, ["dispatched_at", "turn"])
 
     @classmethod
     def append(cls, job: BackgroundJob, chunks: Sequence[Sequence[int]]) -> None:
         """Create one pending batch for each chunk of item ids. Call it with the job's row locked."""
-        number, turn = cls.count_of(job) + 1, cls._first_turn(job)
+        first = cls.count_of(job) + 1
         cls.objects.bulk_create(
-            cls(job=job, number=number + n, turn=turn + n * NEWCOMERS, item_ids=list(chunk))
-            for n, chunk in enumerate(chunks)
+            cls(job=job, number=number, item_ids=list(chunk))
+            for number, chunk in enumerate(chunks, first)
         )
 
     @classmethod
     def _first_turn(cls, job: BackgroundJob) -> int:
-        """The turn of the next batch of the job's user: users take turns by batch."""
-        active = BackgroundJob.objects.active().filter(user=job.user_id)
+        """The turn of the next batch of the job's user: users take turns by batch.
+
+        The user has at most JOB_PARALLELISM batches of each job type in flight."""
+        last = cls.objects.in_flight().filter(job=OuterRef("pk")).order_by("-turn").values("turn")
+        # A scalar sub-query and not a join, which PostgreSQL may start with the batches of all jobs.
+        own = BackgroundJob.objects.active().filter(user=job.user_id)
         return first_turn(
             in_service=cls.objects.held().filter(lease_expires_at__gt=Now()),
             waiting=cls.objects.dispatched(),
-            own=cls.objects.pending().filter(job__in=active),
+            own=own.annotate(turn=Subquery(last[:1])),
         )
 
     @classmethod

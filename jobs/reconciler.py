@@ -103,7 +103,8 @@ def withdraw_lost_batches(job_type: str) -> None:
         settings.JOB_REPUBLISH_SECONDS
     )
     locked = lost.select_for_update(skip_locked=True, no_key=True).values("pk")
-    JobBatch.objects.filter(pk__in=locked[:MAX_JOBS_PER_ROUND]).update(dispatched_at=None)
+    with transaction.atomic():
+        JobBatch.objects.filter(pk__in=locked[:MAX_JOBS_PER_ROUND]).update(dispatched_at=None)
 
 
 def dispatch_waiting_batches() -> None:
@@ -113,7 +114,7 @@ def dispatch_waiting_batches() -> None:
     count = Coalesce(Subquery(in_flight.annotate(n=Count("pk")).values("n")), 0)
     running = BackgroundJob.objects.running().filter(Exists(waiting), job_type__in=JOB_TYPES)
     short = running.annotate(in_flight=count).filter(in_flight__lt=settings.JOB_PARALLELISM)
-    for job in short.only("pk", "job_type")[:MAX_JOBS_PER_ROUND]:
+    for job in short.only("pk", "job_type", "user")[:MAX_JOBS_PER_ROUND]:
         _dispatch_up_to_parallelism(job)
 
 
@@ -136,17 +137,18 @@ def prune() -> None:
     )
     kept = timedelta(seconds=settings.JOB_KEEP_RESULT_SECONDS)
     old = BackgroundJob.objects.terminal().filter(Exists(newer), completed_at__lt=Now() - kept)
-    while _prune_batch(old):
-        pass
+    for _ in range(MAX_JOBS_PER_ROUND // BATCH_SIZE):
+        if _prune_some(old) < BATCH_SIZE:
+            break
     JobOutcomes.objects.filter(hour__lt=Now() - KEEP_OUTCOMES).delete()
 
 
-def _prune_batch(old: BackgroundJobQuerySet) -> bool:
-    """Delete some jobs and keep their outcomes. False if there are none left."""
+def _prune_some(old: BackgroundJobQuerySet) -> int:
+    """Delete some jobs and keep their outcomes. The number of jobs."""
     with transaction.atomic():
         locked = old.select_for_update(skip_locked=True, of=("self",))
         ids = list(locked.values_list("pk", flat=True)[:BATCH_SIZE])
         jobs = BackgroundJob.objects.filter(pk__in=ids)
         JobOutcomes.objects.bulk_create(JobOutcomes(**row) for row in jobs.outcomes_by_hour())
         jobs.delete()
-    return bool(ids)
+    return len(ids)

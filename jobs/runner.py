@@ -27,7 +27,7 @@ from jobs.job_types import (
     Renew,
     Unfinished,
     display_name,
-    sharing_queue,
+    types_of_queue,
 )
 from jobs.models import BackgroundJob, ItemFailure, JobBatch
 from scribes.messaging.failpoints import failpoint
@@ -154,8 +154,7 @@ def _plan(job_id: UUID) -> None:
         total = sum(map(len, batches))
         JobBatch.append(job, batches)
         job.start(total)
-        publish_batches(job, JobBatch.dispatch(job, settings.JOB_PARALLELISM))
-        _complete_if_done(job, job_type)
+        _dispatch_or_complete(job, job_type, settings.JOB_PARALLELISM)
         failpoint("before_plan_commit")
     logger.info("Job %s: %s for user %s starts", job.pk, job.job_type, job.user_id)
     logger.info("Job %s: Processing %d %s", job.pk, total, job_type.item_label)
@@ -185,15 +184,13 @@ def _batches(items: Iterable[tuple[int, int]], max_weight: int) -> Iterator[list
 # --- Run ------------------------------------------------------------------------------------
 
 
-def run_next_batch(batch_id: int, claimant: str) -> None:
-    """Run the batch whose turn it is, of the job types that share a queue with this batch.
+def run_next_batch(batch_id: int, queue: str, claimant: str) -> None:
+    """Run the batch whose turn it is, of the job types of this queue.
 
     A message names the batch that it was sent for. In the meantime, the turn may have gone to the
     batch of another user; then Flower is told which one.
     """
-    sent_for = JobBatch.objects.filter(pk=batch_id)
-    job_type = sent_for.values_list("job__job_type", flat=True).first()
-    if job_type in JOB_TYPES and (batch := JobBatch.claim_next(sharing_queue(job_type), claimant)):
+    if batch := JobBatch.claim_next(types_of_queue(queue), claimant):
         if batch.pk != batch_id:
             name = display_name(batch.job.job_type)
             relabel_task(f"{name}: {_details(batch, JobBatch.count_of(batch.job))}")
@@ -344,14 +341,15 @@ def _finish(job: BackgroundJob, job_type: JobType) -> None:
     """End every transaction that ends a batch: dispatch the next batch, or complete the job."""
     failpoint("before_commit")
     transaction.on_commit(partial(failpoint, "after_commit"))
-    publish_batches(job, JobBatch.dispatch(job, 1))
     transaction.on_commit(partial(_log_progress, job), robust=True)
-    _complete_if_done(job, job_type)
+    _dispatch_or_complete(job, job_type, 1)
 
 
-def _complete_if_done(job: BackgroundJob, job_type: JobType) -> None:
+def _dispatch_or_complete(job: BackgroundJob, job_type: JobType, count: int) -> None:
     """Call it with the job's row locked: then the last batch sees that all others have ended."""
-    if not job.has_unfinished_batches():
+    batches = JobBatch.dispatch(job, count)
+    publish_batches(job, batches)
+    if not batches and not job.has_unfinished_batches():
         job.refresh_from_db()
         job.complete(job_type.summarize(job))
         transaction.on_commit(partial(_log_completion, job), robust=True)

@@ -17,7 +17,8 @@ def plan_job(job_id: str) -> None:
 
 @shared_task(bind=True)
 def run_batch(self: Task[Any, Any], batch_id: int) -> None:
-    runner.run_next_batch(batch_id, claimant=self.request.id or "")
+    queue = (self.request.delivery_info or {}).get("routing_key") or ""
+    runner.run_next_batch(batch_id, queue, claimant=self.request.id or "")
 
 
 @shared_task(acks_late=False)

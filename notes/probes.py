@@ -59,10 +59,11 @@ def embedding_engine() -> str:
     slow = list(alive.exclude(fallback_reason="").order_by("-at")[:SLOW_SHOWN])
     if slow:
         raise ProbeFailed(
-            f"torch runs the embedding model, several times slower than OpenVINO would: {slow[0].reason}",
+            "torch runs the embedding model, several times slower than OpenVINO would: "
+            + slow[0].reason,
             ", ".join(process.process for process in slow),
-            "python manage.py prepare_embeddings; the processes then switch to OpenVINO within an hour, "
-            "or when they are restarted",
+            "python manage.py prepare_embeddings prints why it fails. Once it succeeds, the processes "
+            "switch to OpenVINO within an hour, or when you restart them",
         )
     return "; ".join(map(str, alive.by_engine())) or "no process has loaded a model lately"
 

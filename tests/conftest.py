@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from rest_framework.test import APIClient
 
+from notes.embeddings.encoder import encoder
 from scribes.embedded import supervisor
 from scribes.models import User
 from tests.helpers.people import client_of
@@ -50,6 +51,8 @@ def servers() -> Iterator[None]:
         with_postgres=not settings.DATABASE_URL_IS_SET,
         with_valkey=not settings.REDIS_URL_IS_SET,
     ):
+        # Otherwise the first worker or web process of a new checkout would do this within its time-out.
+        encoder().prepare()
         yield
         delete_queues()
 

@@ -15,3 +15,7 @@ os.environ["REDIS_KEY_PREFIX"] = f"scribes-test-{uuid.uuid4()}:"
 os.environ["SECRET_KEY"] = "a secret of the tests, long enough for HS256"
 
 from scribes.settings import *  # noqa: F403
+from scribes.settings import DATABASES
+
+# Most tests are one transaction, which is idle while a model is converted: minutes on a busy machine.
+DATABASES["default"]["OPTIONS"]["options"] += " -c idle_in_transaction_session_timeout=0"

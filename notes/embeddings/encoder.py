@@ -106,8 +106,8 @@ class Encoder:
         """The unit vectors of the texts: float32 [len(texts), dimension], in the same order.
 
         A text of more than max_tokens is cut off; notes.embeddings.chunking prevents that. Calls
-        `renew` a few times per second, also while the model is converted. Thread-safe. The vector of a text varies by rounding errors
-        with the other texts.
+        `renew` a few times per second, also while the model is converted. Thread-safe. The vector of
+        a text varies by rounding errors with the other texts.
         """
         vectors = np.empty((len(texts), self.dimension), np.float32)
         with self._lock:

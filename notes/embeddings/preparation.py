@@ -21,9 +21,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile, mkdtemp
+from threading import Thread
 
 from django.conf import settings
 from filelock import FileLock
@@ -104,12 +106,16 @@ def _run_preparer(model: Path, target: Path, renew: Callable[[], None]) -> None:
 
 def _wait(process: subprocess.Popen[bytes], renew: Callable[[], None]) -> int:
     """The exit status. The process ends by itself, after LIMIT_SECONDS at most."""
-    while True:
-        renew()
+    while process.poll() is None:
         try:
-            return process.wait(RENEW_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+            renew()
+        except BaseException:
+            # Something must collect its exit status when it ends.
+            Thread(target=process.wait, daemon=True).start()
+            raise
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(RENEW_SECONDS)
+    return process.returncode
 
 
 # --- In the separate process ----------------------------------------------------------------

@@ -58,9 +58,9 @@ class EmbeddingProcessQuerySet(models.QuerySet["EmbeddingProcess"]):
     def by_engine(self) -> list[EngineUse]:
         rows = self.values_list("engine", "precision").order_by("engine", "precision")
         numbers = rows.annotate(
-            Count("process", distinct=True),
-            Count("process", distinct=True, filter=~Q(fallback_reason="")),
-            Avg("passages_per_second"),
+            processes=Count("process", distinct=True),
+            on_fallback=Count("process", distinct=True, filter=~Q(fallback_reason="")),
+            speed=Avg("passages_per_second"),
         )
         return [EngineUse(*row) for row in numbers]
 

@@ -36,7 +36,7 @@ def send(task_name: str, args: tuple[Any, ...], queue: str, label: str) -> bool:
     name, _, details = label.partition(": ")
     try:
         failpoint("before_publish")
-        with _producers().acquire(block=True, timeout=TIMEOUT_SECONDS) as producer:
+        with producers().acquire(block=True, timeout=TIMEOUT_SECONDS) as producer:
             current_app.send_task(
                 task_name,
                 args,
@@ -55,7 +55,7 @@ def send(task_name: str, args: tuple[Any, ...], queue: str, label: str) -> bool:
 
 
 @cache
-def _producers() -> ProducerPool:
+def producers() -> ProducerPool:
     """Connections for sending only. A worker's own connection waits for the broker; these must not."""
     options = current_app.conf.broker_transport_options | {
         "socket_timeout": TIMEOUT_SECONDS,

@@ -37,9 +37,9 @@ logger_class = SharedLog
 # sent into a connection that is just being closed.
 keepalive = 75
 graceful_timeout = 30
-# A process whose event loop does not run for so long is killed. It must be longer than the time that
-# the bridge gives to a request's body, which gunicorn would end with a 500.
-timeout = 60
+# A process whose event loop hangs is replaced. At its first start it may wait for the embedding model.
+# It must be longer than what the bridge gives to a request's body, which gunicorn would end with a 500.
+timeout = 300
 # A request that waits for a thread is dropped when its client leaves.
 asgi_disconnect_grace_period = 0
 # Two checkouts would share the default one.

@@ -77,7 +77,7 @@ def publishing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def forget_connections() -> None:
-    messaging_broker._producers.cache_clear()
+    messaging_broker.producers.cache_clear()
     messaging_broker.redis_client.cache_clear()
 
 

@@ -8,6 +8,7 @@ from jobs import runner
 from jobs.models import BackgroundJob, JobBatch
 from jobs.runner import enqueue
 from jobs.tasks import plan_job
+from jobs.tasks import run_batch as run_batch_task
 from scribes.models import User
 from tests.helpers.counting import Counting
 
@@ -41,6 +42,11 @@ def claim(job: BackgroundJob, claimant: str = "a message", number: int = 1) -> J
 def run_batch(batch_id: int) -> None:
     """Run this batch in this process, whosever turn it is."""
     runner.run_batch(batch_id, claimant="")
+
+
+def deliver(batch_id: int, message: str = "a message") -> None:
+    """Run the task in this process, as a worker does that gets a message about this batch."""
+    run_batch_task.apply((batch_id,), task_id=message, routing_key=Counting.queue, throw=True)
 
 
 def in_flight(job: BackgroundJob) -> int:

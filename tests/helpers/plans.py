@@ -21,6 +21,22 @@ def plans_of(call: Callable[[], object], part: str) -> list[list[Plan]]:
     ]
 
 
+def most_rows_read(call: Callable[[], object]) -> float:
+    """Of all queries that a call makes: the largest number of rows that a node of a plan has produced or
+    thrown away, in all loops."""
+    plans = plans_of(call, "SELECT")
+    assert plans
+    return max(map(_rows_read, plans))
+
+
+def _rows_read(nodes: list[Plan]) -> float:
+    rows: float = max(
+        node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+        for node in nodes
+    )
+    return rows
+
+
 def _explained(statement: str) -> Plan:
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}")

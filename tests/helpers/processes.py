@@ -205,4 +205,5 @@ def running(
                 process.await_end()
             except AssertionError:
                 os.killpg(popen.pid, signal.SIGKILL)
+                popen.wait()
                 raise

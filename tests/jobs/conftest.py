@@ -41,7 +41,7 @@ def refused_redis(empty_queues: None, tmp_path: Path, settings, monkeypatch) -> 
 
 
 def _forget_connections() -> None:
-    broker._producers.cache_clear()
+    broker.producers.cache_clear()
     broker.redis_client.cache_clear()
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from jobs import reconciler
 from jobs.models import BackgroundJob, JobBatch, JobOutcomes
 from jobs.reconciler import (
     BATCH_SIZE,
@@ -21,6 +23,7 @@ from jobs.reconciler import (
     prune,
     reconcile,
     republish_plans,
+    withdraw_lost_batches,
 )
 from jobs.runner import enqueue
 from scribes.messaging import broker
@@ -115,6 +118,40 @@ def test_plan_is_not_published_by_two_reconcilers(alice: User):
         run_concurrently(1, lambda _: republish_plans(0))
         assert queue_length("control") == 0
     assert queue_length("control") == 1
+
+
+def test_500_lost_plans_are_published_100_at_a_time(db: None, run_on_commit: RunOnCommit):
+    """Each transaction locks at most BATCH_SIZE jobs."""
+    make_lost_jobs(500)
+    with CaptureQueriesContext(connection) as queries, run_on_commit():
+        republish_plans(60)
+    updates = [q["sql"] for q in queries if q["sql"].startswith("UPDATE")]
+    savepoints = [q["sql"] for q in queries if q["sql"].startswith("SAVEPOINT")]
+    assert [update.count("::uuid") for update in updates] == [BATCH_SIZE] * 5
+    assert len(savepoints) == 6
+    assert queue_length("control") == 500
+
+
+def make_lost_jobs(number: int) -> None:
+    """Queued jobs of as many users, whose messages got lost."""
+    names = (f"user{n}@example.com" for n in range(number))
+    users = User.objects.bulk_create(User(email=name) for name in names)
+    BackgroundJob.objects.bulk_create(
+        BackgroundJob(user=user, job_type="counting", created_at=ago(), dispatched_at=ago())
+        for user in users
+    )
+
+
+def test_reconciler_repeats_some_messages_in_each_round(alice: User, monkeypatch):
+    monkeypatch.setattr(reconciler, "BATCH_SIZE", 10)
+    monkeypatch.setattr(reconciler, "MAX_JOBS_PER_ROUND", 20)
+    make_lost_jobs(25)
+    republish_plans(60)
+    assert BackgroundJob.objects.presumed_lost(60).count() == 5
+    JobBatch.append(start_counting(alice, 1), [[number] for number in range(24)])
+    JobBatch.objects.update(dispatched_at=ago())
+    withdraw_lost_batches("counting")
+    assert JobBatch.objects.dispatched().count() == 5
 
 
 def test_batches_are_published_again_when_messages_were_lost(
@@ -305,6 +342,19 @@ def test_batch_that_raises_counts_as_work(alice: User):
     assert job.work_time >= timedelta(seconds=50)
 
 
+@pytest.mark.parametrize("ending", ["release", "put_back"])
+def test_process_that_lost_its_lease_counts_no_work(alice: User, ending: str):
+    """It was suspended since it claimed the batch, while the job waited for its turn."""
+    job = start_counting(alice, 10)
+    batch = claim(job)
+    batch.claimed_at = ago(settings.JOB_TIMEOUT_SECONDS + 1)
+    expire_leases(job)
+    JobBatch.release_expired()
+    assert not (batch.release("no luck") if ending == "release" else batch.put_back())
+    job.refresh_from_db()
+    assert job.work_time == timedelta()
+
+
 @pytest.mark.parametrize("is_planned", [True, False])
 def test_job_that_no_worker_starts_fails_after_a_day(alice: User, is_planned: bool):
     job = start_counting(alice, 1) if is_planned else enqueue(alice, "counting", {"count": 1})[0]
@@ -370,6 +420,18 @@ def test_prune_keeps_the_outcomes_of_all_jobs_it_deletes(alice: User):
     assert BackgroundJob.objects.count() == 1
     outcomes = JobOutcomes.objects.values_list("succeeded", "failed")
     assert tuple(map(sum, zip(*outcomes, strict=True))) == (number, 1)
+
+
+def test_prune_stops_after_some_jobs_in_each_round(alice: User, monkeypatch):
+    monkeypatch.setattr(reconciler, "BATCH_SIZE", 10)
+    monkeypatch.setattr(reconciler, "MAX_JOBS_PER_ROUND", 20)
+    for _ in range(25):
+        ended(alice, 200)
+    ended(alice, 0)
+    prune()
+    assert BackgroundJob.objects.count() == 6
+    prune()
+    assert BackgroundJob.objects.count() == 1
 
 
 def test_prune_deletes_old_outcomes(db: None):

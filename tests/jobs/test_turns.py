@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import count
 
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
 
+from jobs.job_types import JOB_TYPES
 from jobs.models import BackgroundJob, JobBatch
 from jobs.reconciler import dispatch_waiting_batches, reconcile, republish
-from jobs.runner import publish_batches, run_claimed
-from jobs.tasks import run_batch as run_batch_task
+from jobs.runner import enqueue, publish_batches, run_claimed
+from jobs.tasks import plan_job
 from scribes.messaging import broker
 from scribes.models import User
 from tests.helpers.counting import Counting, counted
-from tests.helpers.jobs import batch_ids, claim, in_flight, run_batch, start_counting
+from tests.helpers.jobs import (
+    LONG_AGO,
+    batch_ids,
+    claim,
+    deliver,
+    expire_leases,
+    in_flight,
+    run_batch,
+    start_counting,
+)
 from tests.helpers.plans import plans_of
 from tests.helpers.processes import run_concurrently
 
@@ -30,6 +41,18 @@ def small_batches(settings) -> None:
 
 def newcomer(name: str) -> User:
     return User.objects.create_user(f"{name}@example.com")
+
+
+def start(user: User, job_type: str, count: int) -> None:
+    """A planned job of this type."""
+    job, _ = enqueue(user, job_type, {"count": count})
+    plan_job(str(job.pk))
+
+
+class SecondCounting(Counting):
+    """Another job type in the same queue."""
+
+    name = "second_counting"
 
 
 def run_in_turn(message: str = "a message") -> Iterator[User]:
@@ -55,6 +78,14 @@ def claim_next() -> JobBatch:
     return batch
 
 
+def run_next(job_types: list[str] = TYPES) -> User:
+    """Run the next batch; its user."""
+    batch = JobBatch.claim_next(job_types, "")
+    assert batch
+    run_claimed(batch)
+    return batch.job.user
+
+
 def test_users_with_long_jobs_take_turns(alice: User, bob: User):
     start_counting(alice, 100)
     start_counting(bob, 100)
@@ -76,6 +107,47 @@ def test_stream_of_newcomers_does_not_starve_a_long_job(alice: User):
     assert served.count(alice) >= 2
 
 
+def test_two_jobs_of_a_user_share_its_turns(alice: User, bob: User, monkeypatch):
+    monkeypatch.setitem(JOB_TYPES, SecondCounting.name, SecondCounting())
+    start_counting(alice, 100)
+    start(alice, SecondCounting.name, 100)
+    start_counting(bob, 100)
+    users = [run_next([*TYPES, SecondCounting.name]) for _ in range(20)]
+    assert 9 <= users.count(bob) <= 11
+
+
+def test_crash_leaves_the_turns_of_its_user(alice: User, bob: User):
+    """Nothing is in line or in work when bob's job comes. Alice's goes on beside it all the same."""
+    job = start_counting(alice, 400)
+    for _ in range(20):
+        run_next()
+    while JobBatch.claim_next(TYPES, "a process that dies"):
+        expire_leases(job)
+    JobBatch.release_expired()
+    start_counting(bob, 400)
+    dispatch_waiting_batches()
+    users = [run_next() for _ in range(10)]
+    assert 4 <= users.count(alice) <= 6
+
+
+def test_repeated_batch_keeps_the_turns_of_its_user(alice: User, bob: User):
+    """A batch that is tried again has waited for long, but is not the start of the line."""
+    start_counting(alice, 400)
+    repeated = claim_next()
+    for _ in range(20):
+        run_next()
+    repeated.release("no luck")
+    dispatch_waiting_batches()
+    while claim_next() != repeated:
+        pass
+    JobBatch.objects.held().exclude(pk=repeated.pk).update(lease_expires_at=LONG_AGO)
+    start_counting(bob, 400)
+    JobBatch.release_expired()
+    dispatch_waiting_batches()
+    users = [run_next() for _ in range(10)]
+    assert 4 <= users.count(alice) <= 6
+
+
 def test_split_batch_keeps_the_turns_of_its_user(alice: User, bob: User):
     """The parts of a batch that kills its process are rows of the same user."""
     start_counting(alice, 10)
@@ -89,20 +161,30 @@ def test_message_runs_the_batch_whose_turn_it_is(alice: User, bob: User):
     """Each message serves one batch, so as many messages as batches run them all."""
     jobs = [start_counting(alice, 40), start_counting(bob, 40)]
     messages = [pk for job in jobs for pk in batch_ids(job)]
-    run_batch_task(messages[0])
-    run_batch_task(messages[1])
+    deliver(messages[0])
+    deliver(messages[1])
     assert [len(counted(job)) for job in jobs] == [10, 10]
     for message in messages[2:]:
-        run_batch_task(message)
+        deliver(message)
     assert [len(counted(job)) for job in jobs] == [40, 40]
 
 
 def test_message_serves_only_types_of_its_queue(alice: User, bob: User, monkeypatch):
     job, other = start_counting(alice, 10), start_counting(bob, 10)
     BackgroundJob.objects.filter(pk=job.pk).update(job_type="embedding_regeneration")
-    run_batch_task(*batch_ids(other))
+    (message,) = batch_ids(other)
+    deliver(message)
     assert len(counted(other)) == 10
     assert job.batches.get().status == "pending"
+
+
+def test_message_of_a_deleted_job_serves_others(alice: User, bob: User):
+    """Otherwise bob's batch would have no message, if his ran the batch of the deleted job."""
+    job, other = start_counting(alice, 10), start_counting(bob, 10)
+    (message,) = batch_ids(job)
+    job.delete()
+    deliver(message)
+    assert len(counted(other)) == 10
 
 
 def test_redelivered_message_takes_over_its_own_batch(alice: User, bob: User):
@@ -166,7 +248,7 @@ def test_concurrent_reconcilers_keep_the_parallelism(alice: User, settings):
     for n in range(10):
         job = start_counting(newcomer(f"user{n}"), 200)
         JobBatch.objects.filter(job=job).update(dispatched_at=None)
-        run_concurrently(4, lambda _: dispatch_waiting_batches())
+        run_concurrently(8, lambda _: dispatch_waiting_batches())
         assert in_flight(job) == settings.JOB_PARALLELISM
 
 
@@ -185,14 +267,18 @@ def test_reconciler_leaves_a_job_that_another_one_has(alice: User):
 
 @pytest.mark.usefixtures("db")
 def test_many_users_at_once_do_not_use_up_each_others_time(settings):
-    """Each job takes some seconds of work. Together they take far longer than the limit."""
+    """Each job takes nine seconds of work. Together they take nine minutes."""
     settings.JOB_TIMEOUT_SECONDS = 10
-    jobs = [start_counting(newcomer(f"user{n}"), 100) for n in range(20)]
-    while batch := JobBatch.claim_next(TYPES, ""):
+    jobs = [start_counting(newcomer(f"user{n}"), 100) for n in range(60)]
+    for served in count():
+        if not (batch := JobBatch.claim_next(TYPES, "")):
+            break
         pretend_it_took(batch, 0.9)
         run_claimed(batch)
-        let_time_pass(0.9)
-        reconcile()
+        if served % 20 == 0:
+            let_time_pass(20 * 0.9)
+            reconcile()
+    assert served == 600
     statuses = {BackgroundJob.objects.get(pk=job.pk).status for job in jobs}
     assert statuses == {"completed"}
 

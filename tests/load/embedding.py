@@ -128,7 +128,6 @@ def fairness(scribes: Scribes) -> Iterator[Row]:
     time_of_job(person)
     found = median_of(lambda: time_to_found(person))
     job = median_of(lambda: time_of_job(person), 5)
-    start = median_of(lambda: time_to_start(person), 5)
     with pending_notes(scribes, 10_000):
         title = "a saved note is found, while 10,000 notes of another user wait"
         yield slower(title, found, median_of(lambda: time_to_found(person)), 2)
@@ -141,7 +140,6 @@ def fairness(scribes: Scribes) -> Iterator[Row]:
             yield Row(title, seconds(job), seconds(started), started / job, 1)
             title = "a saved note is found beside these"
             yield slower(title, found, median_of(lambda: time_to_found(person)), 5)
-    yield Row("a job starts, nobody else is there", seconds(start), seconds(start), 1, 1)
 
 
 def long_notes(scribes: Scribes) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from reminders.models import Channel, Reminder
 from scribes.models import User
 from tests.load.deployment import Person, Scribes, wait_until, write_notes
 from tests.load.embedding import MEGABYTE, texts
+from tests.load.repeat import repeat
 from tests.load.report import Row, seconds, slower
 
 WORDS = "grace peace water faith hope love light word truth way"
@@ -167,13 +168,6 @@ def repeating(person: Person, method: str, path: str, body: Any) -> Iterator[Non
     yield
     process.terminate()
     process.join()
-
-
-def repeat(method: str, url: str, headers: dict[str, str], body: Any) -> None:
-    session = requests.Session()
-    session.headers.update(headers)
-    while True:
-        session.request(method, url, json=body, timeout=300)
 
 
 # --- Memory ---------------------------------------------------------------------------------

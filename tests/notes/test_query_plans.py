@@ -3,9 +3,7 @@ has analysed the tables or not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
-from typing import Any
 
 import pytest
 from django.db import connection
@@ -13,7 +11,7 @@ from rest_framework.test import APIClient
 
 from notes.models import Note, text_hash
 from scribes.models import User
-from tests.helpers.plans import plans_of
+from tests.helpers.plans import most_rows_read
 
 OWN, OTHERS = 400, 8000
 WORDS = "grace peace water faith hope love light word truth way"
@@ -56,15 +54,6 @@ def tables(request: pytest.FixtureRequest, alice: User, bob: User) -> None:
             cursor.execute("ANALYZE")
 
 
-def rows_read(nodes: list[dict[str, Any]]) -> float:
-    """The largest number of rows that a node of the plan has produced or thrown away, in all loops."""
-    rows: float = max(
-        node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
-        for node in nodes
-    )
-    return rows
-
-
 @pytest.mark.usefixtures("tables")
 def test_search_reads_each_own_note_a_few_times(api: APIClient):
     """Not once more for each match, and none of another user."""
@@ -77,9 +66,3 @@ def test_search_reads_each_own_note_a_few_times(api: APIClient):
 def test_list_reads_own_rows_only(api: APIClient):
     for path in LISTS:
         assert most_rows_read(lambda p=path: api.get(p)) <= 4 * OWN, path  # type: ignore[misc]
-
-
-def most_rows_read(request: Callable[[], object]) -> float:
-    plans = plans_of(request, "SELECT")
-    assert plans
-    return max(map(rows_read, plans))

@@ -21,7 +21,7 @@ from scribes.management.commands.doctor import summary
 from scribes.models import Heartbeat, User
 from tests.helpers.databases import database_called, maintenance, url_of
 from tests.helpers.factories import make_job
-from tests.helpers.processes import manage
+from tests.helpers.processes import LONGEST_WAIT_SECONDS, manage
 from tests.helpers.valkey import Valkey
 
 # They need the migrated test database and leave it as it was.
@@ -228,6 +228,7 @@ def mail_server_without_users() -> Iterator[int]:
         port=free_port(),
         authenticator=lambda *_: AuthResult(success=False, handled=False),
         auth_require_tls=False,
+        ready_timeout=LONGEST_WAIT_SECONDS,
     )
     controller.start()
     try:

@@ -41,7 +41,7 @@ def use_broker(
     """use_broker(url): this process uses the broker at that address for the rest of the test."""
 
     def forget_connections() -> None:
-        broker._producers.cache_clear()
+        broker.producers.cache_clear()
         broker.redis_client.cache_clear()
 
     def use(url: str) -> None:

@@ -86,6 +86,7 @@ def test_request_id_is_in_the_response_and_the_log_context():
     assert current_request_id() == ""
 
 
+@pytest.mark.django_db
 def test_request_id_is_in_the_response_to_a_rejected_request(client: Client):
     response = client.get("/me")
     assert response.status_code == 401
