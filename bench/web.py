@@ -54,7 +54,7 @@ class Client:
         data = None if body is None else json.dumps(body)
         try:
             status, answer = self._request(method, path, data)
-        except (RemoteDisconnected, ConnectionError):  # gunicorn closes idle ones after two seconds
+        except (RemoteDisconnected, ConnectionError):  # it was idle for too long
             self._connection.close()
             status, answer = self._request(method, path, data)
         assert status < 400, answer

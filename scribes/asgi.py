@@ -7,4 +7,4 @@ from django.conf import settings
 from scribes.serving.bridge import Bridge
 from scribes.wsgi import application as wsgi_application
 
-application = Bridge(wsgi_application, settings.WEB_THREADS)
+application = Bridge(wsgi_application, settings.WEB_THREADS, without_thread={"/health/live"})

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from tempfile import SpooledTemporaryFile
+from threading import Semaphore
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -25,12 +25,14 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Body = SpooledTemporaryFile[bytes]
 
-# A body, or a client that reads a response, must make progress: this time, and a second for each
-# MIN_BYTES_PER_SECOND.
-PATIENCE_SECONDS = 30
+# A body must make progress in this time, and arrive with MIN_BYTES_PER_SECOND after it.
+PROGRESS_SECONDS = 30
 MIN_BYTES_PER_SECOND = 10_000
-# Larger requests and responses are kept in temporary files.
-MAX_IN_MEMORY_BYTES = 1024 * 1024
+# A client that is still sending when it is refused may send for so long. It would not see the answer
+# if the connection was closed at once.
+DISCARD_SECONDS = 10
+# Larger requests and responses are kept in temporary files: each open connection may have one.
+MAX_IN_MEMORY_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 # Requests that wait for a thread, for each thread. More would wait for longer than clients do.
 MAX_WAITING_PER_THREAD = 25
@@ -45,7 +47,7 @@ class Refused(Exception):
 
 
 class Gone(Exception):
-    """The client has closed the connection, or does not read."""
+    """The client has closed the connection."""
 
 
 class Response(NamedTuple):
@@ -55,45 +57,53 @@ class Response(NamedTuple):
 
 
 class Bridge:
-    """An ASGI application around a WSGI application, which `threads` threads run."""
+    """An ASGI application around a WSGI application.
 
-    def __init__(self, application: Callable[..., Any], threads: int) -> None:
+    `threads` threads run it. Paths in `without_thread` are answered in the event loop, also while all
+    threads are busy: they must take no time, and use no database.
+    """
+
+    def __init__(
+        self, application: Callable[..., Any], threads: int, without_thread: Collection[str]
+    ) -> None:
         self._application = application
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="django")
-        self._unfinished = 0
-        self._max_unfinished = threads * (1 + MAX_WAITING_PER_THREAD)
+        self._places = Semaphore(threads * (1 + MAX_WAITING_PER_THREAD))
+        self._without_thread = without_thread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/health/live" and scope["method"] in ("GET", "HEAD"):
-            # Without a thread: it answers while slow requests have all of them.
-            await _send(send, scope, _json_response(200, {"status": "ok"}, "application/json"))
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
             return
-        with SpooledTemporaryFile(MAX_IN_MEMORY_BYTES) as body:
-            try:
-                await _receive_body(scope, receive, body)
-                response = await self._run(scope, body)
-            except Refused as refused:
-                response = _problem(refused)
-            except Gone:
-                return
-        with response.body:
+        try:
+            response = await self._respond(scope, receive)
+        except Gone:
+            return
+        except Refused as refused:
+            await _send(send, scope, _problem(refused))
+            await _discard(receive)
+        else:
             await _send(send, scope, response)
 
-    async def _run(self, scope: Scope, body: Body) -> Response:
-        if self._unfinished >= self._max_unfinished:
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+        """Raises Refused and Gone."""
+        body = _temporary_file()
+        if scope["path"] in self._without_thread and scope["method"] in ("GET", "HEAD"):
+            return self._call(wsgi_environ(scope, body))
+        await _receive_body(scope, receive, body)
+        return await asyncio.wrap_future(self._submit(wsgi_environ(scope, body)))
+
+    def _submit(self, environ: dict[str, Any]) -> Future[Response]:
+        """Let a thread answer it. If the client leaves before a thread has begun, none will begin."""
+        if not self._places.acquire(blocking=False):
             raise Refused(503, "The server is busy. Try again later.")
-        self._unfinished += 1
-        try:
-            environ = wsgi_environ(scope, body)
-            call = asyncio.get_running_loop().run_in_executor(self._pool, self._call, environ)
-            # A thread cannot be stopped, so it counts until it has finished.
-            return await asyncio.shield(call)
-        finally:
-            self._unfinished -= 1
+        call = self._pool.submit(self._call, environ)
+        call.add_done_callback(lambda _: self._places.release())
+        return call
 
     def _call(self, environ: dict[str, Any]) -> Response:
-        """In a thread: run the application, and keep its whole response."""
-        body: Body = SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115 _send closes it
+        """Run the application, and keep its whole response."""
+        body = _temporary_file()
         started: list[Response] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
@@ -101,14 +111,19 @@ class Bridge:
             started[:] = [Response(int(status.split(" ", 1)[0]), encoded, body)]
             return body.write
 
-        result = self._application(environ, start_response)
-        try:
-            for chunk in result:
-                body.write(chunk)
-        finally:
-            if hasattr(result, "close"):
-                result.close()
+        with environ["wsgi.input"]:
+            result = self._application(environ, start_response)
+            try:
+                for chunk in result:
+                    body.write(chunk)
+            finally:
+                if hasattr(result, "close"):
+                    result.close()
         return started[0]
+
+
+def _temporary_file() -> Body:
+    return SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)
 
 
 # --- Requests -------------------------------------------------------------------------------
@@ -116,78 +131,81 @@ class Bridge:
 
 async def _receive_body(scope: Scope, receive: Receive, body: Body) -> None:
     """Write the request's body into the file. Raises Refused and Gone."""
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    too_large = Refused(413, f"The request body is larger than {limit:,} bytes.")
-    if _content_length(scope) > limit:
-        raise too_large
-    started = time.monotonic()
-    has_more = True
-    while has_more:
-        message = await _in_time(receive(), started, body.tell())
-        if message["type"] == "http.disconnect":
-            raise Gone
-        body.write(message.get("body", b""))
-        if body.tell() > limit:
-            raise too_large
-        has_more = message.get("more_body", False)
+    if _content_length(scope) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        raise _too_large()
+    now = asyncio.get_running_loop().time
+    started = now()
+    try:
+        async with asyncio.timeout(PROGRESS_SECONDS) as limit:
+            while await _receive_chunk(receive, body):
+                slowest = started + PROGRESS_SECONDS + body.tell() / MIN_BYTES_PER_SECOND
+                limit.reschedule(min(now() + PROGRESS_SECONDS, slowest))
+    except TimeoutError as error:
+        raise Refused(408, "The request body did not arrive in time.") from error
+
+
+async def _receive_chunk(receive: Receive, body: Body) -> bool:
+    """Whether more follows. Raises Refused and Gone."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Gone
+    body.write(message["body"])
+    if body.tell() > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        raise _too_large()
+    return bool(message["more_body"])
 
 
 def _content_length(scope: Scope) -> int:
-    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
-    return int(lengths[0]) if lengths and lengths[0].isdigit() else 0
+    return int(dict(scope["headers"]).get(b"content-length", 0))
 
 
-async def _in_time(step: Awaitable[Any], started: float, bytes_so_far: int) -> Any:
-    """Raises Refused with 408 if the client is slower than allowed."""
-    allowed = PATIENCE_SECONDS + bytes_so_far / MIN_BYTES_PER_SECOND
+def _too_large() -> Refused:
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    return Refused(413, f"The request body is larger than {limit:,} bytes.")
+
+
+async def _discard(receive: Receive) -> None:
+    """Read what the client still sends, but not for long."""
     try:
-        return await asyncio.wait_for(step, started + allowed - time.monotonic())
-    except TimeoutError as error:
-        raise Refused(408, "The request body did not arrive in time.") from error
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
+    except TimeoutError:
+        pass
 
 
 # --- Responses ------------------------------------------------------------------------------
 
 
 async def _send(send: Send, scope: Scope, response: Response) -> None:
-    """Send the response. The connection is closed if the client does not read it in time."""
-    length = response.body.tell()
-    response.body.seek(0)
-    headers = response.headers
-    if not any(name == b"content-length" for name, _ in headers) and _may_have_body(response):
-        headers = [*headers, (b"content-length", str(length).encode())]
-    start = {"type": "http.response.start", "status": response.status, "headers": headers}
-    await send(start)
-    is_shown = scope["method"] != "HEAD" and _may_have_body(response)
-    started = time.monotonic()
-    for chunk in _chunks(response.body) if is_shown else ():
-        message = {"type": "http.response.body", "body": chunk, "more_body": True}
-        await _in_time(send(message), started, response.body.tell())
-    await send({"type": "http.response.body", "body": b""})
+    """Send the response. The server closes the connection of a client that does not read it."""
+    with response.body as body:
+        length = body.tell()
+        body.seek(0)
+        headers = response.headers
+        may_have_body = response.status not in (204, 304)
+        if may_have_body and not any(name == b"content-length" for name, _ in headers):
+            headers = [*headers, (b"content-length", str(length).encode())]
+        start = {"type": "http.response.start", "status": response.status, "headers": headers}
+        await send(start)
+        await _send_body(send, body, length if may_have_body and scope["method"] != "HEAD" else 0)
 
 
-def _may_have_body(response: Response) -> bool:
-    return response.status >= 200 and response.status not in (204, 304)
-
-
-def _chunks(body: Body) -> Iterator[bytes]:
-    while chunk := body.read(CHUNK_BYTES):
-        yield chunk
-
-
-def _json_response(
-    status: int, content: object, content_type: str, *headers: tuple[bytes, bytes]
-) -> Response:
-    body: Body = SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115 the caller closes it
-    body.write(json.dumps(content).encode())
-    fixed = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
-    return Response(status, [*fixed, *headers], body)
+async def _send_body(send: Send, body: Body, length: int) -> None:
+    sent = 0
+    has_more = True
+    while has_more:
+        chunk = body.read(min(CHUNK_BYTES, length - sent))
+        sent += len(chunk)
+        has_more = sent < length
+        await send({"type": "http.response.body", "body": chunk, "more_body": has_more})
 
 
 def _problem(refused: Refused) -> Response:
     """A problem document, after which the connection is closed: the rest of the request may follow."""
-    content = problem_body(refused.status, refused.detail, [])
-    headers = [(b"connection", b"close")]
+    body = _temporary_file()
+    body.write(json.dumps(problem_body(refused.status, refused.detail, [])).encode())
+    headers = [(b"content-type", PROBLEM_TYPE.encode()), (b"connection", b"close")]
     if refused.status == 503:
         headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
-    return _json_response(refused.status, content, PROBLEM_TYPE, *headers)
+    return Response(refused.status, headers, body)

@@ -13,6 +13,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scribes.settings")
 
 from django.conf import settings
 
+# A connection is an open file, and may have a request and a response in temporary files.
+FILES_PER_CONNECTION = 3
+OTHER_FILES = 1000
+
 
 class SharedLog(Logger):  # type: ignore[misc] # it has no types
     """Log as all other processes do."""
@@ -34,13 +38,19 @@ logger_class = SharedLog
 keepalive = 75
 graceful_timeout = 30
 # A process whose event loop hangs is replaced. At its first start it may wait for the embedding model.
+# It must be longer than what the bridge gives to a request's body, which gunicorn would end with a 500.
 timeout = 300
+# A request that waits for a thread is dropped when its client leaves.
+asgi_disconnect_grace_period = 0
 # Two checkouts would share the default one.
 control_socket_disable = True
 asgi_lifespan = "off"
 
 
 def on_starting(server: Any) -> None:
-    """Allow as many open files as the system permits: each connection is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    """Raise the limit of open files, which is often 1024, as far as it is needed and allowed."""
+    needed = OTHER_FILES + FILES_PER_CONNECTION * server.cfg.worker_connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

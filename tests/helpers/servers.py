@@ -48,6 +48,9 @@ def worker_process(folder: Path, name: str, *options: str, **variables: str) -> 
 class Web:
     """The API over HTTP."""
 
+    process: Process
+    """Set by web_process."""
+
     def __init__(self, url: str) -> None:
         self.url = url
         self.session = requests.Session()
@@ -92,11 +95,10 @@ def web_process(folder: Path, **variables: str) -> Iterator[Web]:
     command = (
         f"gunicorn -c python:scribes.serving.config scribes.asgi --bind 127.0.0.1:{port}".split()
     )
-    web = Web(f"http://127.0.0.1:{port}")
-    with running(
-        command, folder / f"web-{port}.log", environment(**{"WEB_PROCESSES": "1"} | variables)
-    ) as process:
+    env = environment(**{"WEB_PROCESSES": "1"} | variables)
+    with running(command, folder / f"web-{port}.log", env) as process:
+        web = Web(f"http://127.0.0.1:{port}")
+        web.process = process
         eventually(web.is_up, process=process)
         yield web
-        # gunicorn waits for open connections when it stops.
         web.session.close()
