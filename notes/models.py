@@ -10,13 +10,15 @@ from typing import Any
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.lookups import In
 from pgvector.django import HalfVectorField
 
 from notes.pending_embeddings import PendingEmbedding
 from notes.scripture.references import parse_note
 from notes.scripture.verse_range import VerseRange
 from scribes.db.deletion import LockingDeleteQuerySet, lock_with_children
+from scribes.db.lookups import IsTrue
 from scribes.models import User
 
 CONTENT_MAX_CHARACTERS = 1_000_000
@@ -44,19 +46,23 @@ class NoteQuerySet(LockingDeleteQuerySet["Note"]):
 
     def matching(
         self,
+        user: User,
         tags: Sequence[str] = (),
         preacher: str = "",
         scripture: Sequence[VerseRange] = (),
         date_from: date | None = None,
         date_to: date | None = None,
     ) -> NoteQuerySet:
-        """Notes with all of the tags, by the preacher, that refer to any of the verses, and were
-        created on these days (UTC)."""
-        condition = Q(tags__contains=list(tags)) if tags else Q()
+        """Notes of the user with all of the tags, by the preacher, that refer to any of the verses, and
+        were created on these days (UTC)."""
+        condition = Q(user=user)
+        if tags:
+            condition &= Q(tags__contains=list(tags))
         if preacher:
             condition &= Q(preacher__icontains=preacher)
         if scripture:
-            condition &= Q(Exists(ScriptureReference.objects.of_outer_note().touching(scripture)))
+            references = ScriptureReference.objects.filter(user=user).touching(scripture)
+            condition &= Q(IsTrue(In(F("pk"), references.values("note"))))
         if date_from:
             condition &= Q(created_at__date__gte=date_from)
         if date_to:
@@ -276,10 +282,6 @@ class Passage(models.Model):
 
 
 class ScriptureReferenceQuerySet(models.QuerySet["ScriptureReference"]):
-    def of_outer_note(self) -> ScriptureReferenceQuerySet:
-        """References of the note in the outer query."""
-        return self.filter(note=OuterRef("pk"), user=OuterRef("user"))
-
     def touching(self, verses: Sequence[VerseRange]) -> ScriptureReferenceQuerySet:
         """References that share a verse with any of these ranges."""
         condition = Q(pk__in=[])

@@ -91,7 +91,7 @@ class NoteList(OwnNotes, generics.ListCreateAPIView[Note]):
         query = NoteListQuery(data=self.request.query_params)
         query.is_valid(raise_exception=True)
         ordering = query.validated_data.pop("ordering")
-        notes = Note.objects.for_user(self.user).matching(**query.validated_data)
+        notes = Note.objects.matching(self.user, **query.validated_data)
         preview = Left("content", PREVIEW_CHARACTERS)
         notes = notes.defer("content").annotate(preview=preview)
         # The id makes the order total, so that pages neither overlap nor leave gaps.
@@ -156,7 +156,7 @@ class SearchNotes(generics.GenericAPIView[Note]):
         options = query.validated_data
         filters = {key: options.pop(key) for key in FILTERS if key in options}
         user: User = request.user  # type: ignore[assignment]
-        candidates = Note.objects.for_user(user).matching(**filters) if filters else None
+        candidates = Note.objects.matching(user, **filters) if filters else None
         with SEARCH_SECONDS.time():
             page = ranking.search(user, options.pop("query"), candidates=candidates, **options)
         return Response(SearchResultsSerializer(page).data)

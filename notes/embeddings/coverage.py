@@ -14,25 +14,28 @@ from scribes.models import User
 
 MAX_FAILURES_SHOWN = 10
 
-# Each note is in exactly one state, and one statement counts them all, so the counts add up.
+# Each note is in exactly one state, and one statement counts them all, so the counts add up. It joins
+# nothing: if PostgreSQL's statistics are outdated, it may join by comparing each row with each.
 COUNTS_BY_STATE_SQL = """
-SELECT
-    CASE
-        WHEN NOT has_text THEN 'blank'
-        WHEN of_model.current THEN 'current'
-        WHEN pending.error_class > '' THEN 'failed'
-        WHEN NOT of_model.current THEN 'stale'
-        ELSE 'missing'
-    END AS state,
-    count(*)
-FROM notes
-LEFT JOIN (
-    SELECT note_id, bool_or(current) AS current FROM passages
-    WHERE user_id = %(user)s AND model_id = %(model)s AND ordinal < %(first_part)s GROUP BY note_id
-) of_model ON of_model.note_id = notes.id
-LEFT JOIN pending_embeddings pending ON pending.note_id = notes.id
-WHERE notes.user_id = %(user)s
-GROUP BY state
+WITH facts (note_id, has_text, is_current, has_failed) AS (
+    SELECT id, has_text, NULL::boolean, NULL::boolean FROM notes WHERE user_id = %(user)s
+    UNION ALL
+    SELECT note_id, NULL, current, NULL FROM passages
+    WHERE user_id = %(user)s AND model_id = %(model)s AND ordinal < %(first_part)s
+    UNION ALL
+    SELECT note_id, NULL, NULL, error_class > '' FROM pending_embeddings WHERE user_id = %(user)s
+), states AS (
+    SELECT
+        CASE
+            WHEN NOT bool_or(has_text) THEN 'blank'
+            WHEN bool_or(is_current) THEN 'current'
+            WHEN bool_or(has_failed) THEN 'failed'
+            WHEN NOT bool_or(is_current) THEN 'stale'
+            ELSE 'missing'
+        END AS state
+    FROM facts GROUP BY note_id
+)
+SELECT state, count(*) FROM states GROUP BY state
 """
 STATES = ("current", "stale", "missing", "failed", "blank")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Field, ForeignKey, Lookup
+from django.db.models import BooleanField, Field, ForeignKey, Func, Lookup
 from django.db.models.sql.compiler import SQLCompiler
 
 
@@ -25,3 +25,14 @@ class AnyOf(Lookup[Any]):
     ) -> tuple[str, list[Any]]:
         column, parameters = self.process_lhs(compiler, connection)
         return f"{column} = ANY(%s)", [*parameters, list(self.rhs)]
+
+
+class IsTrue(Func):
+    """`(id IN (SELECT …)) IS TRUE`, for which PostgreSQL always reads the rows of the SELECT once.
+
+    Without IS TRUE, it makes a join of it. If its statistics are outdated, it expects few rows on both
+    sides, and compares each with each.
+    """
+
+    template = "(%(expressions)s) IS TRUE"
+    output_field = BooleanField()

@@ -226,7 +226,7 @@ def test_fallback_is_reported_to_operators(web: Web):
     assert 'scribes_embedding_processes{engine="torch",precision="f32"} 1.0' in metrics
     User.objects.create_superuser("operator@example.com", "correct horse battery")
     html = web.sign_in_to_admin("operator@example.com", "correct horse battery")
-    assert "torch in f32, 1 process, " in html
+    assert "<dt>processes with torch, f32</dt>" in html
 
 
 def test_fallback_ends_when_openvino_works(

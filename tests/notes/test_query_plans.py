@@ -1,5 +1,5 @@
-"""What a request reads is bounded by what its user has, whatever others have, and whether PostgreSQL
-has analysed the tables or not."""
+"""What a request reads is bounded by what its user has, whatever others have, and whatever PostgreSQL
+knows of the tables."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from tests.helpers.plans import most_rows_read, plans_of
 
 OWN, OTHERS = 400, 8000
 WORDS = "grace peace water faith hope love light word truth way"
-# What the notes of both users have: passages, references, reminders and what was sent for them.
+# What the notes of a user have: passages, references, reminders and what was sent for them.
 FILL = """
 INSERT INTO passages (note_id, user_id, model_id, ordinal, char_start, char_end, current, text_hash,
     vector)
-SELECT id, user_id, %(model)s, 0, 0, 10, true, '', %(vector)s::halfvec FROM notes;
+SELECT id, user_id, %(model)s, 0, 0, 10, true, '', %(vector)s::halfvec FROM notes WHERE user_id = %(user)s;
 INSERT INTO scripture_references (note_id, user_id, start_verse, end_verse)
-SELECT id, user_id, 43003016, 43003017 FROM notes;
+SELECT id, user_id, 43003016, 43003017 FROM notes WHERE user_id = %(user)s;
 INSERT INTO reminders (user_id, note_id, status, scheduled_at, start_date, start_time, time_zone,
     rrule, channels, message, snooze_link, error, request_id, created_at, updated_at)
 SELECT user_id, id, 'pending', now() + id * interval '1 minute', now(), '00:00', 'UTC', '',
-    '{email}', '', '', '', '', now(), now() FROM notes;
+    '{email}', '', '', '', '', now(), now() FROM notes WHERE user_id = %(user)s;
 INSERT INTO reminder_deliveries (id, reminder_id, user_id, occurrence_at, channel, next_attempt_at,
     is_late, status, is_superseded, attempts, claim_seq, error, created_at)
 SELECT gen_random_uuid(), id, user_id, scheduled_at - interval '1 day', 'email', now(),
-    false, 'sent', false, 1, 1, '', now() FROM reminders;
+    false, 'sent', false, 1, 1, '', now() FROM reminders WHERE user_id = %(user)s;
 INSERT INTO reminder_delivery_attempts (delivery_id, number, outcome, reason, ended_at)
-SELECT id, 1, 'sent', '', now() FROM reminder_deliveries;
+SELECT id, 1, 'sent', '', now() FROM reminder_deliveries WHERE user_id = %(user)s;
 INSERT INTO notifications (user_id, reminder_id, title, message, occurrence_at, created_at)
-SELECT user_id, id, '', '', now(), now() FROM reminders;
+SELECT user_id, id, '', '', now(), now() FROM reminders WHERE user_id = %(user)s;
 INSERT INTO background_jobs (job_id, user_id, job_type, status, total_items, processed_items,
     failed_items, skipped_items, parameters, error_message, request_id, created_at,
     dispatched_at)
 SELECT gen_random_uuid(), user_id, 'embedding_update', 'completed', 0, 0, 0, 0, '{}', '', '', now(),
     now()
-FROM notes;
+FROM notes WHERE user_id = %(user)s;
 """
 SEARCHES = (
     WORDS,
@@ -82,21 +82,31 @@ def write_notes(user: User, count: int) -> None:
     Note.objects.bulk_create(notes, batch_size=1000)
 
 
-def fill() -> None:
+def fill(user: User) -> None:
     model = default_model()
-    values: dict[str, Any] = {"model": model.pk, "vector": str([0.1] * encoder_of(model).dimension)}
+    vector = [0.1] * encoder_of(model).dimension
+    values: dict[str, Any] = {"user": user.pk, "model": model.pk, "vector": str(vector)}
     with connection.cursor() as cursor:
         cursor.execute(FILL, values)
 
 
-@pytest.fixture(params=["fresh", "analysed"])
+@pytest.fixture(params=["fresh", "outdated", "analysed"])
 def tables(request: pytest.FixtureRequest, alice: User, bob: User) -> None:
+    """Tables that PostgreSQL has not analysed, or had analysed before Alice wrote anything, or has
+    analysed just now."""
     write_notes(bob, OTHERS)
+    fill(bob)
+    if request.param == "outdated":
+        analyse()
     write_notes(alice, OWN)
-    fill()
+    fill(alice)
     if request.param == "analysed":
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
+        analyse()
+
+
+def analyse() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
 
 
 @pytest.mark.usefixtures("tables")
@@ -133,3 +143,9 @@ def test_search_looks_for_headings_near_the_words(api: APIClient, alice: User):
     assert 0 < found["Actual Rows"] < HEADING_DISTANCE_CHARACTERS / 10
     (result,) = api.post("/semantic/search", body).json()["results"]
     assert result["passage"]["heading"] == "Another heading"
+
+
+@pytest.mark.usefixtures("tables")
+def test_stale_notes_are_found_by_reading_own_rows_only(alice: User):
+    stale = Note.objects.for_user(alice).stale(default_model())
+    assert most_rows_read(lambda: list(stale)) <= 4 * OWN
