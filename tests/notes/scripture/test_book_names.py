@@ -1,0 +1,90 @@
+"""The table of the books' names: complete, in one form, and with few ambiguous names."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from itertools import chain
+
+import pythonbible
+import pytest
+
+from notes.scripture.book_names import BOOKS, names, systems
+
+LANGUAGES = ("en", "es", "pt", "fr", "de", "it", "nl", "ko", "zh-hans", "zh-hant", "ru", "tl", "sw")
+MAX_NAME_LENGTH = 40
+
+# Names that two books of a language share, as a reader compares them.
+AMBIGUOUS = {
+    "en": {
+        "jud": ("Judg", "Jude"),
+        "phi": ("Phil", "Phlm"),
+        "phil": ("Phil", "Phlm"),
+    },
+}
+
+
+def normalized(name: str) -> str:
+    """Without case, accents, dots and spaces."""
+    letters = unicodedata.normalize("NFD", name.casefold())
+    return "".join(letter for letter in letters if letter.isalnum())
+
+
+def test_books_are_in_canonical_order():
+    english = names()["en"].books
+    for number, code in enumerate(BOOKS, start=1):
+        assert pythonbible.Book(number).title in english[code]
+    assert len(BOOKS) == len(set(BOOKS)) == 66
+
+
+def test_names_exist_in_all_languages():
+    assert tuple(names()) == LANGUAGES
+    for language in names().values():
+        assert language.name
+        assert language.separator in {":", ","}
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_every_book_has_a_name(code: str):
+    books = names()[code].books
+    assert tuple(books) == BOOKS
+    assert all(books.values())
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_names_are_in_one_form(code: str):
+    for name in chain.from_iterable(names()[code].books.values()):
+        assert name == unicodedata.normalize("NFC", name).strip()
+        assert "." not in name
+        assert "  " not in name
+        assert len(name) <= MAX_NAME_LENGTH
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_names_of_a_book_differ_in_their_letters(code: str):
+    for book, given in names()[code].books.items():
+        assert len({normalized(name) for name in given}) == len(given), (book, given)
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_names_have_one_meaning_except_for_a_few(code: str):
+    books = defaultdict(list)
+    for book, given in names()[code].books.items():
+        for name in given:
+            books[normalized(name)].append(book)
+    shared = {name: tuple(several) for name, several in books.items() if len(several) > 1}
+    assert shared == AMBIGUOUS.get(code, {})
+
+
+@pytest.mark.parametrize("system", ["osis", "usfm", "catholic", "logos"])
+def test_system_has_one_abbreviation_for_each_book(system: str):
+    abbreviations = systems()[system]
+    assert tuple(abbreviations) == BOOKS
+    assert len({normalized(abbreviation) for abbreviation in abbreviations.values()}) == 66
+
+
+@pytest.mark.parametrize("system", ["osis", "usfm", "catholic", "logos"])
+def test_abbreviations_of_systems_are_english_names(system: str):
+    for book, abbreviation in systems()[system].items():
+        english = {normalized(name) for name in names()["en"].books[book]}
+        assert normalized(abbreviation) in english
