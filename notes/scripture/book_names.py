@@ -12,15 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-# By OSIS code, in canonical order: index + 1 is the number of the book, as in pythonbible.
-BOOKS: tuple[str, ...] = tuple(
-    """
-    Gen Exod Lev Num Deut Josh Judg Ruth 1Sam 2Sam 1Kgs 2Kgs 1Chr 2Chr Ezra Neh Esth Job Ps Prov
-    Eccl Song Isa Jer Lam Ezek Dan Hos Joel Amos Obad Jonah Mic Nah Hab Zeph Hag Zech Mal Matt Mark
-    Luke John Acts Rom 1Cor 2Cor Gal Eph Phil Col 1Thess 2Thess 1Tim 2Tim Titus Phlm Heb Jas 1Pet
-    2Pet 1John 2John 3John Jude Rev
-    """.split()
-)
+_CODES = """
+Gen Exod Lev Num Deut Josh Judg Ruth 1Sam 2Sam 1Kgs 2Kgs 1Chr 2Chr Ezra Neh Esth Job Ps Prov Eccl Song
+Isa Jer Lam Ezek Dan Hos Joel Amos Obad Jonah Mic Nah Hab Zeph Hag Zech Mal
+Matt Mark Luke John Acts Rom 1Cor 2Cor Gal Eph Phil Col 1Thess 2Thess 1Tim 2Tim Titus Phlm Heb
+Jas 1Pet 2Pet 1John 2John 3John Jude Rev
+"""
+# The OSIS codes in canonical order: index + 1 is the number of the book, as in pythonbible.
+BOOKS: tuple[str, ...] = tuple(_CODES.split())
 
 FILE = Path(__file__).with_name("book_names.toml")
 

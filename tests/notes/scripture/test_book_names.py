@@ -6,8 +6,8 @@ import unicodedata
 from collections import defaultdict
 from itertools import chain
 
-import pythonbible
 import pytest
+import pythonbible
 
 from notes.scripture.book_names import BOOKS, names, systems
 
