@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from itertools import chain
@@ -16,18 +17,19 @@ MAX_NAME_LENGTH = 40
 
 # Names that two books of a language share, as a reader compares them.
 AMBIGUOUS = {
-    "en": {
-        "jud": ("Judg", "Jude"),
-        "phi": ("Phil", "Phlm"),
-        "phil": ("Phil", "Phlm"),
-    },
+    "en": {"jud": ("Judg", "Jude"), "phi": ("Phil", "Phlm"), "phil": ("Phil", "Phlm")},
+    "pt": {"jo": ("Job", "John")},
+    "it": {"gn": ("Gen", "Jonah")},
+    "zh-hans": {"玛": ("Mal", "Matt")},
+    "zh-hant": {"瑪": ("Mal", "Matt")},
 }
 
 
 def normalized(name: str) -> str:
-    """Without case, accents, dots and spaces."""
+    """Without case and accents, and without the space after a number."""
     letters = unicodedata.normalize("NFD", name.casefold())
-    return "".join(letter for letter in letters if letter.isalnum())
+    without_accents = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub(r"^(\d) ", r"\1", without_accents)
 
 
 def test_books_are_in_canonical_order():
