@@ -25,7 +25,7 @@ FILE = Path(__file__).with_name("book_names.toml")
 
 
 class Language(NamedTuple):
-    """How the books are called in one language."""
+    """A language's names of the books."""
 
     name: str
     separator: str
@@ -37,19 +37,18 @@ class Language(NamedTuple):
 @cache
 def names() -> Mapping[str, Language]:
     """The languages, by code: "en", "zh-hans" and so on."""
-    languages = (code for code in _data() if code != "systems")
-    return MappingProxyType({code: _language(_data()[code]) for code in languages})
+    tables = {code: table for code, table in _read().items() if code != "systems"}
+    return MappingProxyType({code: _language(table) for code, table in tables.items()})
 
 
 @cache
 def systems() -> Mapping[str, Mapping[str, str]]:
-    """The abbreviations of each standard system, by OSIS code."""
-    tables = {name: table for name, table in _data()["systems"].items() if name != "sources"}
+    """The abbreviations of each standard system ("osis", "usfm" and so on), by OSIS code."""
+    tables = {name: table for name, table in _read()["systems"].items() if name != "sources"}
     return MappingProxyType({name: MappingProxyType(table) for name, table in tables.items()})
 
 
-@cache
-def _data() -> dict[str, Any]:
+def _read() -> dict[str, Any]:
     return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 

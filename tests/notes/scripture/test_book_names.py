@@ -90,3 +90,34 @@ def test_abbreviations_of_systems_are_english_names(system: str):
     for book, abbreviation in systems()[system].items():
         english = {normalized(name) for name in names()["en"].books[book]}
         assert normalized(abbreviation) in english
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "book"),
+    [
+        ("en", "Revelations", "Rev"),
+        ("es", "Hch", "Acts"),
+        ("es", "1 de Juan", "1John"),
+        ("pt", "Jn", "Jonah"),
+        ("pt", "Atos", "Acts"),
+        ("fr", "Jc", "Jas"),
+        ("fr", "2 lettre aux Corinthiens", "2Cor"),
+        ("de", "5 Mose", "Deut"),
+        ("de", "Ijob", "Job"),
+        ("it", "Gv", "John"),
+        ("nl", "Hnd", "Acts"),
+        ("ko", "고전", "1Cor"),
+        ("ko", "탈출기", "Exod"),
+        ("zh-hans", "林后", "2Cor"),
+        ("zh-hans", "圣咏集", "Ps"),
+        ("zh-hant", "約翰福音", "John"),
+        ("zh-hant", "格後", "2Cor"),
+        ("ru", "3 Цар", "1Kgs"),
+        ("ru", "Ин", "John"),
+        ("tl", "Pahayag", "Rev"),
+        ("sw", "Mdo", "Acts"),
+        ("sw", "2 Fal", "2Kgs"),
+    ],
+)
+def test_usual_name_belongs_to_its_book(code: str, name: str, book: str):
+    assert name in names()[code].books[book]
