@@ -29,23 +29,17 @@ class Find(NamedTuple):
     paragraph: Paragraph
 
 
-class TrueReferences:
-    """References that the authors of the prose did make, as people have judged."""
+class TrueReference(NamedTuple):
+    """A reference that the author of a paragraph did make, as a person has judged."""
 
-    def __init__(self) -> None:
-        self.known = [
-            (row["source"], row["text"], verses)
-            for row in _lines(TRUE_REFERENCES)
-            for verses in find_references(row["reference"])
-        ]
+    source: str
+    text: str
+    """The part of the paragraph with the reference."""
+    range: Range
 
-    def include(self, find: Find) -> bool:
-        return any(
-            source == find.paragraph.source
-            and text in find.paragraph.text
-            and _overlap(find.range, verses)
-            for source, text, verses in self.known
-        )
+    def is_found(self, find: Find) -> bool:
+        source, text = find.paragraph
+        return self.source == source and self.text in text and _overlap(self.range, find.range)
 
 
 def cases() -> list[dict[str, Any]]:
@@ -67,10 +61,23 @@ def reads(reader: Reader, abbreviation: str, book: int) -> bool:
     return reader(Text(f"{abbreviation} 1:1", in_field=True)) == {(verse, verse)}
 
 
-def finds(reader: Reader, paragraphs: Iterable[Paragraph]) -> Iterator[Find]:
+def true_references() -> list[TrueReference]:
+    return [
+        TrueReference(row["source"], row["text"], verses)
+        for row in _lines(TRUE_REFERENCES)
+        for verses in find_references(row["reference"])
+    ]
+
+
+def false_finds(
+    reader: Reader, paragraphs: Iterable[Paragraph], known: list[TrueReference]
+) -> Iterator[Find]:
+    """What the reader finds in prose that is not among the known references."""
     for paragraph in paragraphs:
         for verses in sorted(reader(Text(paragraph.text))):
-            yield Find(verses, paragraph)
+            find = Find(verses, paragraph)
+            if not any(reference.is_found(find) for reference in known):
+                yield find
 
 
 def words(paragraphs: Iterable[Paragraph]) -> int:

