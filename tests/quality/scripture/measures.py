@@ -52,6 +52,7 @@ def passes(reader: Reader, case: dict[str, Any]) -> bool:
     in_field = case["where"] == "scripture_refs"
     found = reader(Text(case["text"], in_field, case.get("language", "en")))
     searched = find_references(case["search"])
+    assert searched, case["search"]
     return case["found"] is any(_overlap(verses, other) for verses in found for other in searched)
 
 

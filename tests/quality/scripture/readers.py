@@ -63,7 +63,7 @@ def javascript_peer() -> Iterator[Reader]:
         assert answers is not None
 
         def read(text: Text) -> set[Range]:
-            print(json.dumps(_request(text)), file=requests, flush=True)  # noqa: T201
+            print(json.dumps(_request(text)), file=requests, flush=True)
             return {_range(found["osis"]) for found in json.loads(answers.readline())}
 
         yield read
