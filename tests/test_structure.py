@@ -28,7 +28,7 @@ LATE_IMPORTS = {
     "jobs/apps.py",
     "notes/apps.py",
     "reminders/apps.py",
-    "notes/scripture/references.py",
+    "notes/scripture/canon.py",
     "notes/embeddings/preparation.py",
 }
 

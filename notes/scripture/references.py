@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
-from notes.scripture.verse_range import LETTER_AND_NUMBER, MAX_PIECES, VerseRange
+from notes.scripture.book_finder import Found, find_book
+from notes.scripture.canon import Place, ranges_between
+from notes.scripture.locators import Item, LocatorReader, Locators
+from notes.scripture.prose import is_reference
+from notes.scripture.tokens import Token, tokenize
+from notes.scripture.verse_range import VerseRange
 
 # Only the start of a long text is searched, since the request that saves the note waits for it.
 MAX_SCANNED_CHARACTERS = 100_000
 MAX_REFERENCES = 1000
-# What looks like a reference takes up to half a millisecond to parse. Some are invalid or come twice.
-MAX_CANDIDATES = 1200
 
-SPACES = re.compile(r"[^\S\n]+")
-DASHES = re.compile(r" ?[‐‑‒–—−] ?")
 SEPARATOR = re.compile(r"[;\n]")
-NUMBERS_ONLY = re.compile(r"\s*(?:and|&|,)?\s*(\d+\s*[:.]\s*\d.*)", re.DOTALL)
+
+
+class Mention(NamedTuple):
+    """A part of a text that refers to scripture."""
+
+    ranges: tuple[VerseRange, ...]
+    start: int
+    end: int
+    """Its position in the text, in characters."""
 
 
 class ParsedText(NamedTuple):
     references: list[VerseRange]
     """The first MAX_REFERENCES, in order, each once."""
     unparsed: list[str]
-    """The parts of the field for references in which no reference was found."""
+    """The parts of the field for references that are none, or name a verse that does not exist."""
+
+
+class _Scan(NamedTuple):
+    mentions: list[Mention]
+    invalid: list[Mention]
 
 
 def find_references(field: str) -> list[VerseRange]:
@@ -36,37 +50,124 @@ def find_references(field: str) -> list[VerseRange]:
 def parse_note(field: str, text: str) -> ParsedText:
     """The references in a note's field for references and in its text.
 
-    The name of a book alone counts in the field only: in a text, John may be a person. Takes up to a
-    second: MAX_CANDIDATES are parsed.
+    In the field, the name of a book alone counts, too, and so does any abbreviation: in a text, John may
+    be a person. Takes time in proportion to the length of both.
     """
-    budget = iter(range(MAX_CANDIDATES))
-    in_field = list(_parse_pieces(field[:MAX_SCANNED_CHARACTERS], budget, whole_books=True))
-    in_text = _parse_pieces(text[:MAX_SCANNED_CHARACTERS], budget, whole_books=False)
-    found: dict[VerseRange, None] = {}
-    for _, ranges in islice(chain(in_field, in_text), MAX_PIECES):
-        found.update(dict.fromkeys(ranges))
-        if len(found) >= MAX_REFERENCES:
+    in_field = _scan(field[:MAX_SCANNED_CHARACTERS], in_field=True)
+    in_text = _scan(text[:MAX_SCANNED_CHARACTERS], in_field=False)
+    mentions = chain(in_field.mentions, in_text.mentions)
+    found = dict.fromkeys(verses for mention in mentions for verses in mention.ranges)
+    return ParsedText(list(found)[:MAX_REFERENCES], _unparsed(field, in_field))
+
+
+def _unparsed(field: str, scan: _Scan) -> list[str]:
+    """Pieces between separators without a reference, and parts of others that name no verse."""
+    unparsed: dict[str, None] = {}
+    start = 0
+    for piece in SEPARATOR.split(field[:MAX_SCANNED_CHARACTERS]):
+        end = start + len(piece)
+        if any(mention.start < end and start < mention.end for mention in scan.mentions):
+            inside = [part for part in scan.invalid if start <= part.start < end]
+            unparsed.update((field[part.start : part.end], None) for part in inside)
+        elif piece.strip():
+            unparsed[" ".join(piece.split())] = None
+        start = end + 1
+    return list(unparsed)
+
+
+def _scan(text: str, *, in_field: bool) -> _Scan:
+    scan = _Scan([], [])
+    tokens = tokenize(text)
+    at = 0
+    while at < len(tokens):
+        at = _read(tokens, at, scan, in_field) or at + 1
+    return scan
+
+
+def _read(tokens: Sequence[Token], at: int, scan: _Scan, in_field: bool) -> int | None:
+    """Read a reference that begins with this token; the index after it, or None if there is none."""
+    if tokens[at].kind == "sign":
+        return None
+    if in_field and (end := _read_numbered_books(tokens, at, scan)):
+        return end
+    found = find_book(tokens, at)
+    if found is None:
+        return None
+    book, locators = _read_locators(tokens, found, in_field)
+    if locators.items and (in_field or is_reference(tokens, found, locators.items[0])):
+        scan.mentions.extend(_mentions(tokens, found, locators.items))
+        scan.invalid.extend(_mentions(tokens, None, locators.invalid))
+        return locators.end
+    if in_field and not locators.invalid:
+        return _read_whole_book(tokens, found, book, scan)
+    return None
+
+
+def _read_locators(tokens: Sequence[Token], found: Found, in_field: bool) -> tuple[int, Locators]:
+    """What follows the name, for the first of its books that has such a place."""
+    read = [
+        (book, LocatorReader(tokens, found, book, in_field=in_field).read())
+        for book in found.name.books
+    ]
+    return next(((book, locators) for book, locators in read if locators.items), read[0])
+
+
+def _mentions(
+    tokens: Sequence[Token], found: Found | None, items: Sequence[Item]
+) -> Iterator[Mention]:
+    """One for each item. The first one begins with the name of the book."""
+    for item in items:
+        start = found.start if found else tokens[item.begin].start
+        yield Mention(tuple(item.ranges), start, tokens[item.end - 1].end)
+        found = None
+
+
+# --- Whole books ----------------------------------------------------------------------------
+
+
+def _read_whole_book(tokens: Sequence[Token], found: Found, book: int, scan: _Scan) -> int | None:
+    """A name without numbers, or two with a dash between them."""
+    if not (found.name.is_full or _is_alone(tokens, found)):
+        return None
+    last, end = book, found.end
+    is_range = end < len(tokens) - 1 and tokens[end].value == "-"
+    if is_range and (other := find_book(tokens, end + 1)):
+        last, end = other.name.books[0], other.end
+    first, last = sorted((book, last))
+    ranges = ranges_between(Place(first), Place(last))
+    scan.mentions.append(Mention(tuple(ranges), found.start, tokens[end - 1].end))
+    return end
+
+
+def _is_alone(tokens: Sequence[Token], found: Found) -> bool:
+    """Whether signs or the ends of lines surround the name."""
+    before, end = found.first - 1, found.end
+    starts = before < 0 or tokens[before].kind == "sign" or tokens[found.first].is_on_new_line
+    return starts and (
+        end == len(tokens) or tokens[end].kind == "sign" or tokens[end].is_on_new_line
+    )
+
+
+NUMBER_JOINTS = ("-", ",", "&", "and")
+
+
+def _read_numbered_books(tokens: Sequence[Token], at: int, scan: _Scan) -> int | None:
+    """ "1-2 Kings", "1, 2 and 3 John"."""
+    end, numbers = at, 0
+    while end + 1 < len(tokens) and tokens[end].kind == "number":
+        if tokens[end + 1].value not in NUMBER_JOINTS:
             break
-    unparsed = [piece.strip() for piece, ranges in in_field if piece.strip() and not ranges]
-    return ParsedText(list(found)[:MAX_REFERENCES], unparsed)
+        end, numbers = end + 2, numbers + 1
+    found = find_book(tokens, end) if numbers and end < len(tokens) else None
+    first = _numbered(tokens, at, found) if found and found.end > end + 1 else None
+    if found is None or first is None or numbers > 2:
+        return None
+    ranges = ranges_between(Place(first), Place(found.name.books[0]))
+    scan.mentions.append(Mention(tuple(ranges), tokens[at].start, tokens[found.end - 1].end))
+    return found.end
 
 
-def _parse_pieces(
-    text: str, budget: Iterator[int], *, whole_books: bool
-) -> Iterator[tuple[str, list[VerseRange]]]:
-    """Each part between separators with its references. In "Rom 8:28; 12:1" both are in Romans."""
-    # Imported here and not above: pythonbible takes 0.15 s to import and some memory. Processes that
-    # never read a note's text (beat, Flower, most workers) start without it.
-    from notes.scripture.parser import book_title, parse_references
-
-    book = ""
-    # Spaces are collapsed first: a pattern that starts with any number of spaces is slow on many.
-    for piece in SEPARATOR.split(DASHES.sub("-", SPACES.sub(" ", text))):
-        if book and (numbers := NUMBERS_ONLY.match(piece)):
-            found = parse_references(f"{book} {numbers[1]}", whole_books, budget)
-        elif whole_books or LETTER_AND_NUMBER.search(piece):
-            found = parse_references(piece, whole_books, budget)
-        else:
-            found = []
-        book = book_title(found[-1]) if found else ""
-        yield piece, found
+def _numbered(tokens: Sequence[Token], at: int, last: Found) -> int | None:
+    """The book with the name of the last one, and the number with which the group begins."""
+    first = find_book([tokens[at], *tokens[last.first + 1 : last.end]], 0)
+    return first.name.books[0] if first else None
