@@ -6,7 +6,8 @@ from rest_framework import serializers
 
 from jobs.serializers import JobSerializer
 from notes.models import CONTENT_MAX_CHARACTERS, Note
-from notes.scripture.references import find_references
+from notes.scripture.book_names import names
+from notes.scripture.references import MAX_SCANNED_CHARACTERS, find_references
 from notes.scripture.verse_range import VerseRange
 from notes.search.hits import Hit, ShownPassage
 from notes.search.query import HYBRID, MODES
@@ -111,6 +112,39 @@ class NoteFilters(serializers.Serializer[Any]):
                 f"“{text}” is not a scripture reference such as “John 3:16-18”."
             )
         return verses
+
+
+class ParseScriptureQuery(serializers.Serializer[Any]):
+    text = serializers.CharField(
+        max_length=MAX_SCANNED_CHARACTERS,
+        trim_whitespace=False,
+        help_text="The text in which references are looked for.",
+        style={"base_template": "textarea.html", "rows": 4},
+    )
+    is_field = serializers.BooleanField(
+        default=False,
+        help_text="Whether the text is a list of references, in which books without chapters count.",
+    )
+    language = serializers.ChoiceField(
+        choices=tuple((code, table.name) for code, table in names().items()),
+        default="en",
+        help_text="The language of the names in `canonical` (default English).",
+    )
+
+
+class FoundReferenceSerializer(serializers.Serializer[Any]):
+    text = serializers.CharField(help_text="As it is written.")
+    start = serializers.IntegerField(help_text="Where it begins in the text, in characters.")
+    end = serializers.IntegerField(help_text="The position after its last character.")
+    canonical = serializers.CharField(help_text="For example John 3:16-18.")
+    osis = serializers.CharField(help_text="For example John.3.16-John.3.18.")
+
+
+class ParsedScriptureSerializer(serializers.Serializer[Any]):
+    references = FoundReferenceSerializer(many=True)
+    warnings = serializers.ListField(
+        child=serializers.CharField(), help_text="Parts that name no verse, such as John 3:99."
+    )
 
 
 FILTERS = tuple(NoteFilters().fields)

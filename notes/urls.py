@@ -14,5 +14,6 @@ urlpatterns = [
     ),
     path("semantic/search", views.SearchNotes.as_view(), name="semantic-search"),
     path("semantic/similar/<int:pk>", views.SimilarNotes.as_view(), name="semantic-similar"),
+    path("scripture/parse", views.ParseScripture.as_view(), name="scripture-parse"),
     path("semantic/status", views.EmbeddingStatus.as_view(), name="semantic-status"),
 ]

@@ -20,6 +20,8 @@ from notes.embeddings.coverage import coverage
 from notes.embeddings.regeneration import EMBEDDING_JOB_TYPES, EmbeddingRegeneration, estimate
 from notes.metrics import SEARCH_SECONDS
 from notes.models import Note
+from notes.scripture.formatting import canonical, osis
+from notes.scripture.references import MAX_REFERENCES, find_mentions
 from notes.search import ranking
 from notes.serializers import (
     FILTERS,
@@ -29,6 +31,8 @@ from notes.serializers import (
     ListedNoteSerializer,
     NoteListQuery,
     NoteSerializer,
+    ParsedScriptureSerializer,
+    ParseScriptureQuery,
     RegenerateQuery,
     ResultPageQuery,
     SearchQuery,
@@ -180,6 +184,35 @@ class SimilarNotes(OwnNotes):
         query.is_valid(raise_exception=True)
         page = ranking.similar(self.get_object(), **query.validated_data)
         return Response(SearchResultsSerializer(page).data)
+
+
+class ParseScripture(APIView):
+    """Finds references to scripture in a text, which is not stored."""
+
+    serializer_class = ParseScriptureQuery
+
+    @extend_schema(request=ParseScriptureQuery, responses=ParsedScriptureSerializer)
+    def post(self, request: Request) -> Response:
+        query = ParseScriptureQuery(data=request.data)
+        query.is_valid(raise_exception=True)
+        text, language = query.validated_data["text"], query.validated_data["language"]
+        scan = find_mentions(text, in_field=query.validated_data["is_field"])
+        found = [
+            {
+                "text": text[mention.start : mention.end],
+                "start": mention.start,
+                "end": mention.end,
+                "canonical": canonical(mention.ranges, language),
+                "osis": osis(mention.ranges),
+            }
+            for mention in scan.mentions[:MAX_REFERENCES]
+        ]
+        invalid = dict.fromkeys(
+            text[part.start : part.end] for part in scan.invalid[:MAX_REFERENCES]
+        )
+        warnings = [f"“{part}” is not a scripture reference." for part in invalid]
+        answer = {"references": found, "warnings": warnings}
+        return Response(ParsedScriptureSerializer(answer).data)
 
 
 class EmbeddingStatus(APIView):

@@ -94,7 +94,10 @@ def _skip_ordinal_suffix(tokens: Sequence[Token], first: int) -> int:
 
 
 def _skip_joint(tokens: Sequence[Token], at: int) -> int:
-    if at < len(tokens) and tokens[at].value in _JOINTS and not tokens[at].is_spaced:
+    is_after_number = at > 0 and tokens[at - 1].kind == "number"
+    # "3-John" is the end of a chapter and the start of a book.
+    joints = (".",) if is_after_number else _JOINTS
+    if at < len(tokens) and tokens[at].value in joints and not tokens[at].is_spaced:
         return at + 1
     return at
 

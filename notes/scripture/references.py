@@ -37,9 +37,11 @@ class ParsedText(NamedTuple):
     """The parts of the field for references that are none, or name a verse that does not exist."""
 
 
-class _Scan(NamedTuple):
+class Scan(NamedTuple):
     mentions: list[Mention]
+    """In the order of the text."""
     invalid: list[Mention]
+    """Those that name no verse, such as John 3:99. They have no ranges."""
 
 
 def find_references(field: str) -> list[VerseRange]:
@@ -53,14 +55,14 @@ def parse_note(field: str, text: str) -> ParsedText:
     In the field, the name of a book alone counts, too, and so does any abbreviation: in a text, John may
     be a person. Takes time in proportion to the length of both.
     """
-    in_field = _scan(field[:MAX_SCANNED_CHARACTERS], in_field=True)
-    in_text = _scan(text[:MAX_SCANNED_CHARACTERS], in_field=False)
+    in_field = find_mentions(field[:MAX_SCANNED_CHARACTERS], in_field=True)
+    in_text = find_mentions(text[:MAX_SCANNED_CHARACTERS], in_field=False)
     mentions = chain(in_field.mentions, in_text.mentions)
     found = dict.fromkeys(verses for mention in mentions for verses in mention.ranges)
     return ParsedText(list(found)[:MAX_REFERENCES], _unparsed(field, in_field))
 
 
-def _unparsed(field: str, scan: _Scan) -> list[str]:
+def _unparsed(field: str, scan: Scan) -> list[str]:
     """Pieces between separators without a reference, and parts of others that name no verse."""
     unparsed: dict[str, None] = {}
     start = 0
@@ -75,8 +77,9 @@ def _unparsed(field: str, scan: _Scan) -> list[str]:
     return list(unparsed)
 
 
-def _scan(text: str, *, in_field: bool) -> _Scan:
-    scan = _Scan([], [])
+def find_mentions(text: str, *, in_field: bool) -> Scan:
+    """The parts of a text that refer to scripture, or with `in_field`, of a field for references."""
+    scan = Scan([], [])
     tokens = tokenize(text)
     at = 0
     while at < len(tokens):
@@ -84,7 +87,7 @@ def _scan(text: str, *, in_field: bool) -> _Scan:
     return scan
 
 
-def _read(tokens: Sequence[Token], at: int, scan: _Scan, in_field: bool) -> int | None:
+def _read(tokens: Sequence[Token], at: int, scan: Scan, in_field: bool) -> int | None:
     """Read a reference that begins with this token; the index after it, or None if there is none."""
     if tokens[at].kind == "sign":
         return None
@@ -98,7 +101,10 @@ def _read(tokens: Sequence[Token], at: int, scan: _Scan, in_field: bool) -> int 
         scan.mentions.extend(_mentions(tokens, found, locators.items))
         scan.invalid.extend(_mentions(tokens, None, locators.invalid))
         return locators.end
-    if in_field and not locators.invalid:
+    if in_field and locators.invalid:
+        scan.invalid.extend(_mentions(tokens, found, locators.invalid))
+        return None
+    if in_field:
         return _read_whole_book(tokens, found, book, scan)
     return None
 
@@ -125,7 +131,7 @@ def _mentions(
 # --- Whole books ----------------------------------------------------------------------------
 
 
-def _read_whole_book(tokens: Sequence[Token], found: Found, book: int, scan: _Scan) -> int | None:
+def _read_whole_book(tokens: Sequence[Token], found: Found, book: int, scan: Scan) -> int | None:
     """A name without numbers, or two with a dash between them."""
     if not (found.name.is_full or _is_alone(tokens, found)):
         return None
@@ -151,7 +157,7 @@ def _is_alone(tokens: Sequence[Token], found: Found) -> bool:
 NUMBER_JOINTS = ("-", ",", "&", "and")
 
 
-def _read_numbered_books(tokens: Sequence[Token], at: int, scan: _Scan) -> int | None:
+def _read_numbered_books(tokens: Sequence[Token], at: int, scan: Scan) -> int | None:
     """ "1-2 Kings", "1, 2 and 3 John"."""
     end, numbers = at, 0
     while end + 1 < len(tokens) and tokens[end].kind == "number":

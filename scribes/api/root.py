@@ -11,6 +11,7 @@ ROUTES = {
     "notes": "note-list",
     "jobs": "job-list",
     "search": "semantic-search",
+    "parse scripture references": "scripture-parse",
     "embedding status": "semantic-status",
     "regenerate embeddings": "regenerate-embeddings",
     "reminders": "reminder-list",

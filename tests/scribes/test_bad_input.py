@@ -14,6 +14,7 @@ from tests.helpers.servers import Web
 ENDPOINTS = [
     "/notes",
     "/semantic/search",
+    "/scripture/parse",
     "/semantic/regenerate-embeddings",
     "/reminders",
     "/reminders/preview",
