@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from django.conf import settings
@@ -15,7 +17,7 @@ from django.db.models.lookups import In
 from pgvector.django import HalfVectorField
 
 from notes.pending_embeddings import PendingEmbedding
-from notes.scripture.references import parse_note
+from notes.scripture.references import Mention, ParsedText, parse_note
 from notes.scripture.verse_range import VerseRange
 from scribes.db.deletion import LockingDeleteQuerySet, lock_with_children
 from scribes.db.lookups import IsTrue
@@ -131,16 +133,29 @@ class Note(models.Model):
             if not is_same_text:
                 on_text_changed(self, self._parse() if references is None else references)
 
-    def _parse(self) -> list[VerseRange]:
+    def _parse(self) -> ParsedText:
         """The references to scripture; sets `unparsed_references`."""
         parsed = parse_note(self.scripture_refs, self.content)
         self.unparsed_references = parsed.unparsed
-        return parsed.references
+        return parsed
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         with transaction.atomic():
             lock_with_children(Note.objects.filter(pk=self.pk))
             return super().delete(*args, **kwargs)
+
+    @property
+    def mentions(self) -> list[tuple[str, Mention]]:
+        """The references to scripture with the field that each is in, in the order of the text.
+
+        Notes that were saved by a version that did not record positions have none.
+        """
+        rows = self.references.exclude(source="").order_by("pk")
+        key = attrgetter("source", "char_start", "char_end")
+        return [
+            (source, Mention(tuple(row.verses for row in same), start, end))
+            for (source, start, end), same in groupby(rows, key)
+        ]
 
     @property
     def keywords(self) -> str:
@@ -161,15 +176,23 @@ def text_hash(note: Note) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def on_text_changed(note: Note, references: Iterable[VerseRange]) -> None:
+def on_text_changed(note: Note, parsed: ParsedText) -> None:
     """Update what is derived from a note's text. Runs in the transaction that saves the text."""
     note.passages.filter(current=True).update(current=False)
     note.references.all().delete()
     ScriptureReference.objects.bulk_create(
         ScriptureReference(
-            note=note, user_id=note.user_id, start_verse=verses.start, end_verse=verses.end
+            note=note,
+            user_id=note.user_id,
+            start_verse=verses.start,
+            end_verse=verses.end,
+            source=source,
+            char_start=mention.start,
+            char_end=mention.end,
         )
-        for verses in references
+        for source, mentions in parsed.mentions.items()
+        for mention in mentions
+        for verses in mention.ranges
     )
     PendingEmbedding.objects.add_saved(note.pk, note.user_id, len(note.content.encode()))
 
@@ -303,6 +326,19 @@ class ScriptureReference(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, db_index=False)
     start_verse = models.PositiveIntegerField()
     end_verse = models.PositiveIntegerField()
+    source = models.CharField(
+        db_default="",
+        default="",
+        max_length=20,
+        help_text="The field of the note that it is in: scripture_refs or content; empty if "
+        "a version that recorded no positions saved it.",
+    )
+    char_start = models.PositiveIntegerField(
+        null=True, help_text="Where it begins in that field, in characters."
+    )
+    char_end = models.PositiveIntegerField(
+        null=True, help_text="The position after its last character."
+    )
 
     objects = ScriptureReferenceQuerySet.as_manager()
 
@@ -323,3 +359,7 @@ class ScriptureReference(models.Model):
 
     def __str__(self) -> str:
         return f"{self.start_verse}-{self.end_verse} in note {self.note_id}"
+
+    @property
+    def verses(self) -> VerseRange:
+        return VerseRange(self.start_verse, self.end_verse)

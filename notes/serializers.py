@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from jobs.serializers import JobSerializer
 from notes.models import CONTENT_MAX_CHARACTERS, Note
 from notes.scripture.book_names import names
+from notes.scripture.formatting import describe_mention
 from notes.scripture.references import MAX_SCANNED_CHARACTERS, find_references
 from notes.scripture.verse_range import VerseRange
 from notes.search.hits import Hit, ShownPassage
@@ -16,6 +18,20 @@ from scribes.api.browsable import LinesField, MultilineTextField
 PREVIEW_CHARACTERS = 300
 
 # --- Notes ----------------------------------------------------------------------------------
+
+
+class FoundReferenceSerializer(serializers.Serializer[Any]):
+    text = serializers.CharField(help_text="As it is written.")
+    start = serializers.IntegerField(help_text="Where it begins in the text, in characters.")
+    end = serializers.IntegerField(help_text="The position after its last character.")
+    canonical = serializers.CharField(help_text="For example John 3:16-18.")
+    osis = serializers.CharField(help_text="For example John.3.16-John.3.18.")
+
+
+class NoteReferenceSerializer(FoundReferenceSerializer):
+    field = serializers.ChoiceField(
+        choices=("scripture_refs", "content"), help_text="The field of the note that it is in."
+    )
 
 
 class NoteSerializer(serializers.ModelSerializer[Note]):
@@ -33,6 +49,9 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
         required=False,
         help_text="At most 50 tags.",
     )
+    references = serializers.SerializerMethodField(
+        help_text="The references to scripture, in the order of the text."
+    )
     warnings = serializers.SerializerMethodField(
         help_text="Parts of scripture_refs that are stored but not understood."
     )
@@ -46,6 +65,7 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
             "preacher",
             "tags",
             "scripture_refs",
+            "references",
             "created_at",
             "updated_at",
             "warnings",
@@ -54,6 +74,13 @@ class NoteSerializer(serializers.ModelSerializer[Note]):
             "title": {"help_text": "Shown in lists and reminders."},
             "preacher": {"help_text": "Who preached the sermon, for notes on a sermon."},
         }
+
+    @extend_schema_field(NoteReferenceSerializer(many=True))
+    def get_references(self, note: Note) -> list[dict[str, Any]]:
+        return [
+            {"field": source, **describe_mention(mention, getattr(note, source))}
+            for source, mention in note.mentions
+        ]
 
     def get_warnings(self, note: Note) -> list[str]:
         pieces = note.unparsed_references
@@ -69,6 +96,7 @@ class ListedNoteSerializer(NoteSerializer):
     )
 
     content = None  # type: ignore[assignment]
+    references = None  # type: ignore[assignment]
 
     class Meta:
         model = Note
@@ -130,14 +158,6 @@ class ParseScriptureQuery(serializers.Serializer[Any]):
         default="en",
         help_text="The language of the names in `canonical` (default English).",
     )
-
-
-class FoundReferenceSerializer(serializers.Serializer[Any]):
-    text = serializers.CharField(help_text="As it is written.")
-    start = serializers.IntegerField(help_text="Where it begins in the text, in characters.")
-    end = serializers.IntegerField(help_text="The position after its last character.")
-    canonical = serializers.CharField(help_text="For example John 3:16-18.")
-    osis = serializers.CharField(help_text="For example John.3.16-John.3.18.")
 
 
 class ParsedScriptureSerializer(serializers.Serializer[Any]):

@@ -20,7 +20,7 @@ from notes.embeddings.coverage import coverage
 from notes.embeddings.regeneration import EMBEDDING_JOB_TYPES, EmbeddingRegeneration, estimate
 from notes.metrics import SEARCH_SECONDS
 from notes.models import Note
-from notes.scripture.formatting import canonical, osis
+from notes.scripture.formatting import describe_mention
 from notes.scripture.references import MAX_REFERENCES, find_mentions
 from notes.search import ranking
 from notes.serializers import (
@@ -198,14 +198,7 @@ class ParseScripture(APIView):
         text, language = query.validated_data["text"], query.validated_data["language"]
         scan = find_mentions(text, in_field=query.validated_data["is_field"])
         found = [
-            {
-                "text": text[mention.start : mention.end],
-                "start": mention.start,
-                "end": mention.end,
-                "canonical": canonical(mention.ranges, language),
-                "osis": osis(mention.ranges),
-            }
-            for mention in scan.mentions[:MAX_REFERENCES]
+            describe_mention(mention, text, language) for mention in scan.mentions[:MAX_REFERENCES]
         ]
         invalid = dict.fromkeys(
             text[part.start : part.end] for part in scan.invalid[:MAX_REFERENCES]

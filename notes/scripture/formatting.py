@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from notes.scripture.book_names import BOOKS, names
 from notes.scripture.canon import Place, chapter_count, is_single_chapter, verse_count
+from notes.scripture.references import Mention
 from notes.scripture.verse_range import BOOK_SIZE, CHAPTER_SIZE, VerseRange
+
+
+def describe_mention(mention: Mention, text: str, language: str = "en") -> dict[str, Any]:
+    """A mention in a text, as the API shows it."""
+    return {
+        "text": text[mention.start : mention.end],
+        "start": mention.start,
+        "end": mention.end,
+        "canonical": canonical(mention.ranges, language),
+        "osis": osis(mention.ranges),
+    }
 
 
 def canonical(ranges: Sequence[VerseRange], language: str = "en") -> str:

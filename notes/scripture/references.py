@@ -31,10 +31,16 @@ class Mention(NamedTuple):
 
 
 class ParsedText(NamedTuple):
-    references: list[VerseRange]
-    """The first MAX_REFERENCES, in order, each once."""
+    mentions: dict[str, list[Mention]]
+    """In the field ("scripture_refs") and in the text ("content"), MAX_REFERENCES in all."""
     unparsed: list[str]
     """The parts of the field for references that are none, or name a verse that does not exist."""
+
+    @property
+    def references(self) -> list[VerseRange]:
+        """All ranges, each once."""
+        mentions = chain(*self.mentions.values())
+        return list(dict.fromkeys(verses for mention in mentions for verses in mention.ranges))
 
 
 class Scan(NamedTuple):
@@ -57,9 +63,10 @@ def parse_note(field: str, text: str) -> ParsedText:
     """
     in_field = find_mentions(field[:MAX_SCANNED_CHARACTERS], in_field=True)
     in_text = find_mentions(text[:MAX_SCANNED_CHARACTERS], in_field=False)
-    mentions = chain(in_field.mentions, in_text.mentions)
-    found = dict.fromkeys(verses for mention in mentions for verses in mention.ranges)
-    return ParsedText(list(found)[:MAX_REFERENCES], _unparsed(field, in_field))
+    of_field = in_field.mentions[:MAX_REFERENCES]
+    of_text = in_text.mentions[: MAX_REFERENCES - len(of_field)]
+    mentions = {"scripture_refs": of_field, "content": of_text}
+    return ParsedText(mentions, _unparsed(field, in_field))
 
 
 def _unparsed(field: str, scan: Scan) -> list[str]:

@@ -91,6 +91,7 @@ def test_list_has_previews_instead_of_contents(api: APIClient, alice: User, note
     short, long = answer.json()["notes"]
     whole = api.get(f"/notes/{note.pk}").json()
     assert whole.pop("content") == SERMON["content"]
+    assert whole.pop("references")
     assert short == whole | {"preview": SERMON["content"]}
     assert long["preview"] == "🙏" * 300
     assert len(answer.content) < 10_000

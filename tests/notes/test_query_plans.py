@@ -47,6 +47,11 @@ SELECT gen_random_uuid(), user_id, 'embedding_update', 'completed', 0, 0, 0, 0, 
     now()
 FROM notes WHERE user_id = %(user)s;
 """
+FORGET = """
+SELECT pg_clear_attribute_stats(schemaname, tablename, attname, inherited) FROM pg_stats
+WHERE schemaname = 'public';
+SELECT pg_clear_relation_stats('public', tablename) FROM pg_tables WHERE schemaname = 'public';
+"""
 SEARCHES = (
     WORDS,
     f"{WORDS} -zzz",
@@ -94,6 +99,7 @@ def fill(user: User) -> None:
 def tables(request: pytest.FixtureRequest, alice: User, bob: User) -> None:
     """Tables that PostgreSQL has not analysed, or had analysed before Alice wrote anything, or has
     analysed just now."""
+    forget_statistics()
     write_notes(bob, OTHERS)
     fill(bob)
     if request.param == "outdated":
@@ -102,6 +108,12 @@ def tables(request: pytest.FixtureRequest, alice: User, bob: User) -> None:
     fill(alice)
     if request.param == "analysed":
         analyse()
+
+
+def forget_statistics() -> None:
+    """What autovacuum, or a test before this one, has recorded."""
+    with connection.cursor() as cursor:
+        cursor.execute(FORGET)
 
 
 def analyse() -> None:

@@ -73,3 +73,23 @@ def test_canonical_form_is_short_and_read_as_the_same(text: str, form: str, code
     ranges = find_references(text)
     assert (canonical(ranges), osis(ranges)) == (form, code)
     assert find_references(form) == find_references(code) == ranges
+
+
+def test_note_lists_its_references_with_their_positions(api: APIClient):
+    note = {
+        "title": "Love",
+        "scripture_refs": "1 Cor 13; Mal 4 - Mt 1",
+        "content": "“So”, *Jn* 3:16.",
+    }
+    created = api.post("/notes", note).json()
+    found = api.get(f"/notes/{created['id']}").json()["references"]
+    assert created["references"] == found
+    assert [(row["field"], row["text"], row["canonical"]) for row in found] == [
+        ("scripture_refs", "1 Cor 13", "1 Corinthians 13"),
+        ("scripture_refs", "Mal 4 - Mt 1", "Malachi 4 - Matthew 1"),
+        ("content", "Jn* 3:16", "John 3:16"),
+    ]
+    for row in found:
+        assert note[row["field"]][row["start"] : row["end"]] == row["text"]
+    changed = api.patch(f"/notes/{created['id']}", {"content": "None."}).json()["references"]
+    assert [row["field"] for row in changed] == ["scripture_refs", "scripture_refs"]
