@@ -142,7 +142,31 @@ class NoteFilters(serializers.Serializer[Any]):
         return verses
 
 
-class ParseScriptureQuery(serializers.Serializer[Any]):
+class LanguageQuery(serializers.Serializer[Any]):
+    language = serializers.ChoiceField(
+        choices=tuple((code, table.name) for code, table in names().items()),
+        default="en",
+        help_text="The language of the names of books (default English).",
+    )
+
+
+class ChapterCoverageSerializer(serializers.Serializer[Any]):
+    chapter = serializers.IntegerField()
+    notes = serializers.IntegerField(help_text="Number of notes that refer to it.")
+
+
+class BookCoverageSerializer(serializers.Serializer[Any]):
+    osis = serializers.CharField(help_text="The book's code in OSIS, such as 1Cor.")
+    name = serializers.CharField()
+    notes = serializers.IntegerField(help_text="Number of notes that refer to it.")
+    chapters = ChapterCoverageSerializer(many=True)
+
+
+class ScriptureCoverageSerializer(serializers.Serializer[Any]):
+    books = BookCoverageSerializer(many=True, help_text="In canonical order.")
+
+
+class ParseScriptureQuery(LanguageQuery):
     text = serializers.CharField(
         max_length=MAX_SCANNED_CHARACTERS,
         trim_whitespace=False,
@@ -152,11 +176,6 @@ class ParseScriptureQuery(serializers.Serializer[Any]):
     is_field = serializers.BooleanField(
         default=False,
         help_text="Whether the text is a list of references, in which books without chapters count.",
-    )
-    language = serializers.ChoiceField(
-        choices=tuple((code, table.name) for code, table in names().items()),
-        default="en",
-        help_text="The language of the names in `canonical` (default English).",
     )
 
 

@@ -14,6 +14,7 @@ urlpatterns = [
     ),
     path("semantic/search", views.SearchNotes.as_view(), name="semantic-search"),
     path("semantic/similar/<int:pk>", views.SimilarNotes.as_view(), name="semantic-similar"),
+    path("scripture/coverage", views.ScriptureCoverage.as_view(), name="scripture-coverage"),
     path("scripture/parse", views.ParseScripture.as_view(), name="scripture-parse"),
     path("semantic/status", views.EmbeddingStatus.as_view(), name="semantic-status"),
 ]

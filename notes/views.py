@@ -28,6 +28,7 @@ from notes.serializers import (
     PREVIEW_CHARACTERS,
     CoverageSerializer,
     EstimateSerializer,
+    LanguageQuery,
     ListedNoteSerializer,
     NoteListQuery,
     NoteSerializer,
@@ -35,9 +36,11 @@ from notes.serializers import (
     ParseScriptureQuery,
     RegenerateQuery,
     ResultPageQuery,
+    ScriptureCoverageSerializer,
     SearchQuery,
     SearchResultsSerializer,
 )
+from notes.verse_coverage import verse_coverage
 from scribes.api.browsable import Resource
 from scribes.api.pagination import NamedPagination
 from scribes.models import User
@@ -184,6 +187,20 @@ class SimilarNotes(OwnNotes):
         query.is_valid(raise_exception=True)
         page = ranking.similar(self.get_object(), **query.validated_data)
         return Response(SearchResultsSerializer(page).data)
+
+
+class ScriptureCoverage(APIView):
+    """How many of your notes refer to each book and chapter. Those without a note are left out."""
+
+    query_class = LanguageQuery
+
+    @extend_schema(parameters=[LanguageQuery], responses=ScriptureCoverageSerializer)
+    def get(self, request: Request) -> Response:
+        query = LanguageQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        user: User = request.user  # type: ignore[assignment]
+        books = verse_coverage(user, query.validated_data["language"])
+        return Response(ScriptureCoverageSerializer({"books": books}).data)
 
 
 class ParseScripture(APIView):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from notes.scripture.book_finder import Found
-from notes.scripture.locators import Item
+from notes.scripture.locators import CONNECTING_WORDS, Item
 from notes.scripture.tokens import Token, words
 
 # Names of books that are also words, units or people.
@@ -76,7 +76,9 @@ def _has_context(tokens: Sequence[Token], found: Found) -> bool:
 
 def _is_counted(tokens: Sequence[Token], end: int) -> bool:
     """Whether the number is followed by a word, such as that for the things which it counts."""
-    return end < len(tokens) and tokens[end].kind == "word" and not tokens[end].is_on_new_line
+    if end == len(tokens) or tokens[end].kind != "word" or tokens[end].is_on_new_line:
+        return False
+    return tokens[end].value not in CONNECTING_WORDS
 
 
 def _is_glued(tokens: Sequence[Token], first: int) -> bool:

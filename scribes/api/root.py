@@ -11,6 +11,7 @@ ROUTES = {
     "notes": "note-list",
     "jobs": "job-list",
     "search": "semantic-search",
+    "scripture coverage": "scripture-coverage",
     "parse scripture references": "scripture-parse",
     "embedding status": "semantic-status",
     "regenerate embeddings": "regenerate-embeddings",

@@ -66,6 +66,7 @@ LISTS = (
     "/notes?scripture=John 3:16",
     "/notes?date_from=2020-01-01",
     "/semantic/status",
+    "/scripture/coverage",
     "/semantic/similar/{note}?limit=100&min_similarity=-1",
     "/notes/{note}",
     "/jobs?limit=100",
