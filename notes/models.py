@@ -1,4 +1,7 @@
-"""The rows of notes, their embeddings and their scripture references."""
+"""The rows of notes, their embeddings and their scripture references.
+
+That a note's text is saved together with what is derived from it makes this module longer than others.
+"""
 
 from __future__ import annotations
 
