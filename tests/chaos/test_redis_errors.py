@@ -85,14 +85,15 @@ def test_worker_goes_on_when_a_process_dies_while_redis_is_full(
     """Redis cannot take the message back, and the worker has one process only."""
     deployment.beat()
     worker = deployment.ready_worker(WORKER_CONCURRENCY="1")
-    job = create_counting_job("0@example.com", 600, seconds=0.005)
+    job = create_counting_job("0@example.com", 40, seconds=0.25)
+    # A batch takes seconds, so that its process is killed in the midst of it.
     await_held_batches(job, 1)
     with broker.full():
         for process in pool_processes(worker):
             kill(process)
         await_line("Redis refused to take a message back", worker)
     await_end(job)
-    assert counted(job) == list(range(600))
+    assert counted(job) == list(range(40))
     assert worker.poll() is None
 
 
