@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from jobs.serializers import JobSerializer
 from notes.models import CONTENT_MAX_CHARACTERS, Note
-from notes.scripture.book_names import names
+from notes.scripture.book_names import LANGUAGES
 from notes.scripture.formatting import describe_mention
 from notes.scripture.references import MAX_SCANNED_CHARACTERS, find_references
 from notes.scripture.verse_range import VerseRange
@@ -144,7 +144,7 @@ class NoteFilters(serializers.Serializer[Any]):
 
 class LanguageQuery(serializers.Serializer[Any]):
     language = serializers.ChoiceField(
-        choices=tuple((code, table.name) for code, table in names().items()),
+        choices=LANGUAGES,
         default="en",
         help_text="The language of the names of books (default English).",
     )

@@ -15,9 +15,10 @@ from scribes.models import User
 # A reference never leaves its book, so its chapters follow each other. The row of a book has no chapter.
 COVERAGE_SQL = """
 SELECT place / %(chapters)s AS book, place %% %(chapters)s AS chapter, count(DISTINCT note_id)
-FROM scripture_references,
-    generate_series(start_verse / %(chapter_size)s, end_verse / %(chapter_size)s) AS place
-WHERE user_id = %(user)s
+FROM (
+    SELECT DISTINCT note_id, start_verse / %(chapter_size)s AS first, end_verse / %(chapter_size)s AS last
+    FROM scripture_references WHERE user_id = %(user)s
+) chapters, generate_series(first, last) AS place
 GROUP BY GROUPING SETS ((place / %(chapters)s), (place / %(chapters)s, place %% %(chapters)s))
 ORDER BY book, chapter NULLS FIRST
 """

@@ -40,7 +40,7 @@ class Found(NamedTuple):
 class _Index(NamedTuple):
     names: dict[str, Name]
     exact: dict[str, Name]
-    """By how it is spelt, for those that are one name only without their accents."""
+    """Names that differ from another one only in their accents, with these accents."""
     longest: dict[str, int]
     """Of the names with this first word, the number of words of the longest."""
 

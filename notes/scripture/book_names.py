@@ -21,6 +21,9 @@ Jas 1Pet 2Pet 1John 2John 3John Jude Rev
 # The OSIS codes in canonical order: index + 1 is the number of the book, as in pythonbible.
 BOOKS: tuple[str, ...] = tuple(_CODES.split())
 
+# The codes of the languages in the table. Chinese has two scripts.
+LANGUAGES = ("en", "es", "pt", "fr", "de", "it", "nl", "ko", "zh-hans", "zh-hant", "ru", "tl", "sw")
+
 FILE = Path(__file__).with_name("book_names.toml")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain, takewhile
 from typing import NamedTuple
 
 from notes.scripture.book_finder import Found, find_book
@@ -32,7 +32,7 @@ class Mention(NamedTuple):
 
 class ParsedText(NamedTuple):
     mentions: dict[str, list[Mention]]
-    """In the field ("scripture_refs") and in the text ("content"), MAX_REFERENCES in all."""
+    """In the field ("scripture_refs") and in the text ("content"), with at most MAX_REFERENCES ranges."""
     unparsed: list[str]
     """The parts of the field for references that are none, or name a verse that does not exist."""
 
@@ -63,10 +63,17 @@ def parse_note(field: str, text: str) -> ParsedText:
     """
     in_field = find_mentions(field[:MAX_SCANNED_CHARACTERS], in_field=True)
     in_text = find_mentions(text[:MAX_SCANNED_CHARACTERS], in_field=False)
-    of_field = in_field.mentions[:MAX_REFERENCES]
-    of_text = in_text.mentions[: MAX_REFERENCES - len(of_field)]
-    mentions = {"scripture_refs": of_field, "content": of_text}
+    of_field = _first_mentions(in_field.mentions, MAX_REFERENCES)
+    left = MAX_REFERENCES - sum(len(mention.ranges) for mention in of_field)
+    mentions = {"scripture_refs": of_field, "content": _first_mentions(in_text.mentions, left)}
     return ParsedText(mentions, _unparsed(field, in_field))
+
+
+def _first_mentions(mentions: Sequence[Mention], most: int) -> list[Mention]:
+    """The first mentions, with at most so many ranges together: one mention may have 66."""
+    totals = accumulate(len(mention.ranges) for mention in mentions)
+    fitting = takewhile(lambda pair: pair[1] <= most, zip(mentions, totals, strict=True))
+    return [mention for mention, _ in fitting]
 
 
 def _unparsed(field: str, scan: Scan) -> list[str]:

@@ -157,7 +157,7 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc] # it has no types
         """Connections without a request, those that wait for longest first."""
 
     def later(self, seconds: float, call: Any) -> asyncio.TimerHandle:
-        """Call it after so many seconds, or after STOP_SECONDS if the server is stopping."""
+        """Call `call` after this time. While the server stops, call it after STOP_SECONDS at most."""
         handle: asyncio.TimerHandle = self.loop.call_later(
             seconds if self.alive else min(seconds, STOP_SECONDS), call
         )

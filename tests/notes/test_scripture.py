@@ -138,6 +138,14 @@ def test_number_of_references_is_limited():
     assert len(find_references(", ".join(verses))) == MAX_REFERENCES
 
 
+def test_number_of_stored_ranges_is_limited(api: APIClient):
+    """A range over many books has one for each of them."""
+    note = {"title": "Many", "content": "Gen 1 - Rev 22. " * 1000 + "Jn 3:16. " * 1000}
+    response = api.post("/notes", note)
+    assert len(response.json()["references"]) == MAX_REFERENCES // 66
+    assert ScriptureReference.objects.count() <= MAX_REFERENCES
+
+
 def test_number_of_scanned_characters_is_limited():
     last = "Jn 3:16"
     spaces = " " * (MAX_SCANNED_CHARACTERS - len(last))

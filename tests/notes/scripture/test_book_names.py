@@ -10,9 +10,8 @@ from itertools import chain
 import pytest
 import pythonbible
 
-from notes.scripture.book_names import BOOKS, names, systems
+from notes.scripture.book_names import BOOKS, LANGUAGES, names, systems
 
-LANGUAGES = ("en", "es", "pt", "fr", "de", "it", "nl", "ko", "zh-hans", "zh-hant", "ru", "tl", "sw")
 MAX_NAME_LENGTH = 40
 
 # Names that two books of a language share, as a reader compares them.
