@@ -103,7 +103,7 @@ class LocatorReader(TokenReader):
     def _first_item(self, at: int) -> Item | None:
         if is_single_chapter(self._book) and self._is_word(at, VERSE_WORDS):
             verses = self._skip(at, VERSE_WORDS)
-            return self._item(verses, self._bare(verses, 1, None))
+            return self._item(verses, self._verse(verses, 1))
         if self._starts_other_book(at):
             return None
         return self._item(at, self._point(at, is_first=True))
@@ -123,7 +123,7 @@ class LocatorReader(TokenReader):
         item = self._item(at, point)
         if item and not item.ranges and before.last.verse and not point.sign:
             # "Rom 8:28; 30": there is no chapter 30.
-            item = self._item(at, self._bare(at, before.last.chapter, None)) or item
+            item = self._item(at, self._verse(at, before.last.chapter or 1)) or item
         return item
 
     def _may_continue(self, point: Point, sign: str) -> bool:
@@ -184,23 +184,33 @@ class LocatorReader(TokenReader):
         number = self._number(at, is_first=is_first)
         if number is None:
             return None
-        after = number.end + self._is_word(number.end, CHAPTER_ENDINGS)
-        verse_at, sign = self._verse_at(after, number, has_ending=after > number.end)
-        verse = self._number(verse_at) if sign else None
+        verse, sign = self._verse_of(number)
         if verse and self._is_one_number(number, verse):
             number = Number(number.value * 100 + verse.value, verse.end, "spoken")
-            after = number.end
-            verse_at, sign = self._verse_at(after, number, has_ending=False)
-            verse = self._number(verse_at) if sign else None
+            verse, sign = self._verse_of(number)
         if verse:
             return Point(number.value, verse.value, self._after_verse(verse.end), sign, number.kind)
-        if chapter is None and is_single_chapter(self._book):
+        return self._bare_point(number, chapter, is_first=is_first)
+
+    def _verse_of(self, chapter: Number) -> tuple[Number | None, str]:
+        """The verse that follows a chapter, and the sign between them."""
+        after = self._after_chapter(chapter)
+        at, sign = self._verse_at(after, chapter, has_ending=after > chapter.end)
+        return (self._number(at) if sign else None), sign
+
+    def _after_chapter(self, chapter: Number) -> int:
+        """The index after the word that may end a chapter: 3장."""
+        return chapter.end + self._is_word(chapter.end, CHAPTER_ENDINGS)
+
+    def _bare_point(self, number: Number, chapter: int | None, *, is_first: bool) -> Point:
+        """A verse of this chapter, or of the only one; else a chapter. "Jude 1" is all of Jude."""
+        after = self._after_chapter(number)
+        is_whole = number.value == 1 and is_first and not self._is_dash(after)
+        if chapter is None and is_single_chapter(self._book) and not is_whole:
             chapter = 1
-            if number.value == 1 and is_first and not self._is_dash(after):
-                return Point(1, None, after, "", number.kind)
         if chapter is None:
             return Point(number.value, None, after, "", number.kind)
-        return self._bare(at, chapter, number)
+        return Point(chapter, number.value, self._after_verse(number.end), "", number.kind)
 
     def _is_one_number(self, chapter: Number, verse: Number) -> bool:
         """ "Psalm one nineteen" is Psalm 119, since Psalm 1 has no verse 19."""
@@ -209,12 +219,10 @@ class LocatorReader(TokenReader):
         exists = verse.value <= verse_count(self._book, chapter.value)
         return not exists and verse_count(self._book, chapter.value * 100 + verse.value) > 0
 
-    def _bare(self, at: int, chapter: int | None, number: Number | None) -> Point | None:
-        """A verse of the chapter."""
-        number = number or self._number(at)
-        if number is None:
-            return None
-        return Point(chapter, number.value, self._after_verse(number.end), "", number.kind)
+    def _verse(self, at: int, chapter: int) -> Point | None:
+        """A bare number that is a verse of this chapter."""
+        number = self._number(at)
+        return self._bare_point(number, chapter, is_first=False) if number else None
 
     def _after_verse(self, at: int) -> int:
         """The index after the letter or the word that may end a verse: 28b, 16절."""
