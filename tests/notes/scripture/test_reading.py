@@ -183,6 +183,7 @@ def test_reference_means_the_same_as_another(text: str, same: str):
     ("field", "unparsed"),
     [
         ("Genesis 0", ["Genesis 0"]),
+        ("Genesis 0-2", ["Genesis 0-2"]),
         ("Psalm 151:1; Jn 3:16", ["Psalm 151:1"]),
         ("John 3:16, 99", ["99"]),
         ("John 3:16-99", ["John 3:16-99"]),
@@ -205,7 +206,7 @@ def test_part_that_is_not_understood_is_quoted(field: str, unparsed: list[str]):
         "See Act I, Scene 7, and act 5.",
         "There were numbers 13,000 and numbers 0, 1.",
         "At 3:16 he left. He was there at 3:16.",
-        "Daniel 6:30 pm pickup, EST 5:30.",
+        "Daniel 6:15 pm pickup, Mark 5:30 am, EST 5:10.",
         "Version rev. 2.1.3, Rev 2.1 of the spec.",
         "[MIT] v. To fall. At MIT one can.",
         "It takes 5 min, is 12 long, and am 9 years old.",
